@@ -1,0 +1,26 @@
+#include "base/json.h"
+
+#include <stdlib.h>
+
+#include "base/alloc.h"
+#include "base/diag.h"
+
+/* jansson's allocator is the whole process's, the application's too: it is ours only while
+ * allocation faults are being injected. */
+static void count_json_allocations(void) __attribute__((constructor));
+static void count_json_allocations(void) {
+  if (getenv("LQT_FAIL_ALLOC") != NULL) json_set_alloc_funcs(lqt__alloc, lqt__free);
+}
+
+lqt_status lqt__json_parse(const char *text, size_t bytes, const char *where, json_t **out,
+                           lqt_diag *diag) {
+  json_error_t error;
+  *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+  if (*out != NULL) return LQT_OK;
+  if (json_error_code(&error) == json_error_out_of_memory) {
+    return lqt__fail_memory(diag, where, bytes, "JSON");
+  }
+  uint64_t offset = error.position >= 0 ? (uint64_t)error.position : LQT__NO_OFFSET;
+  return lqt__fail_at(diag, LQT_BAD_JSON, where, offset, "bad JSON at line %d, column %d: %s",
+                      error.line, error.column, error.text);
+}
