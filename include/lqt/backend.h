@@ -17,6 +17,10 @@ extern "C" {
 
 #define LQT_BACKEND_ABI 1u
 
+/* What a slot may rely on: devices, buffers and weights of one call belong together; views lie
+ * inside their buffers; a weight's description passed the deep check (every index has an entry,
+ * every sparse column is inside), and stays so after a patch that passed. */
+
 typedef struct lqt_backend lqt_backend;
 
 /* Heads of the backend's own objects: each backend's struct begins with one. The runtime fills the
@@ -33,6 +37,7 @@ struct lqt_buffer {
 struct lqt_weight {
   lqt_device *device;
   lqt_weight_desc shape; /* sizes and kinds of the canonical weight; every pointer in it is NULL */
+  uint32_t parts;        /* 1u << part for every lqt_weight_part that the weight has */
   uint64_t bytes;        /* see lqt_weight_bytes */
 };
 
@@ -59,6 +64,7 @@ struct lqt_backend {
   lqt_status (*weight_create)(lqt_device *device, const lqt_weight_desc *desc, lqt_weight **out,
                               lqt_diag *diag);
   void (*weight_destroy)(lqt_weight *weight);
+  /* Parts and ranges are checked before; all patches or none. */
   lqt_status (*weight_patch)(lqt_weight *weight, const lqt_weight_patch *patches, size_t count,
                              lqt_diag *diag);
 

@@ -7,6 +7,7 @@
 #include "lqt/model.h"
 #include "lqt/op.h"
 #include "lqt/quantize.h"
+#include "lqt/selftest.h"
 #include "lqt/session.h"
 #include "lqt/status.h"
 #include "lqt/tokenizer.h"

@@ -26,25 +26,34 @@ typedef struct lqt_view {
 
 /* T = tokens of the step (rows of most operands). Operands by kind; `in`, `out`, `weight` slots:
  *
- * EMBED      out0[T][K] = row in0[t] of weight0[V][K].  in0: I32 ids [1][T].
+ * EMBED      out0[T][K] = row in0[t] of weight0[V][K].  in0: ids I32 [1][T].
  * RMSNORM    out0[t] = in0[t] / sqrt(mean(in0[t]^2) + eps) * in1.  in1: gain [1][K].
- * LAYERNORM  out0[t] = (in0[t] - mean) / sqrt(var + eps) * in1 + in2 (in2 may be absent).
+ * LAYERNORM  out0[t] = (in0[t] - mean) / sqrt(var + eps) * in1 + in2.  in2: bias, may be absent.
  * MATMUL     out0[T][N] = in0[T][K] * weight0[N][K]^T (+ in1 bias [1][N]) (+ out0 if accumulate).
- *            With weight1/weight2 present out1/out2 get their products of the same in0.
+ *            With weight1/weight2 present out1/out2 get their products of the same in0; their
+ *            biases are in2/in3.
  * ROPE       rotates the heads of out0[T][heads*D] in place by position in0[t] (I32 [1][T]) with
  *            inverse frequencies in1 [1][rotary_dim/2] F32; pairs (i, i + rotary_dim/2) unless
- *            interleaved. attn_scale multiplies sin and cos.
+ *            interleaved, then (2i, 2i + 1). attn_scale multiplies sin and cos.
  * KV_WRITE   writes in0 (K rows) and in1 (V rows), both [T][kv_heads*D], into the pages out0 (K)
- * and out1 (V): token t goes to position in2[t] of sequence in3[t] (I32 [1][T] both) through the
- * page table in4[sequences][max_pages] (I32). ATTENTION  out0[T][heads*D]: token t attends to
- * positions 0..in1[t] of sequence in2[t] in the pages in3 (K) and in4 (V) through the page table
- * in5.  in0: queries [T][heads*D]. With `window` > 0 only the last `window` positions are seen. GLU
- * out0 = act(in0) * in1, elementwise. ACT        out0 = act(in0), elementwise. ADD        out0 =
- * in0 + in1, elementwise (out0 may be in0). GATHER     out0[i] = row in1[i] of in0 (I32 [1][rows of
- * out0]). DEQUANT    out0[N][K] F32 = the reconstructed weight0.
+ *            and out1 (V): token t goes to position in2[t] of sequence in3[t] (I32 [1][T] both)
+ *            through the page table in4 I32 [sequences][max_pages].
+ * ATTENTION  out0[T][heads*D]: token t attends to positions 0..in1[t] of sequence in2[t] (I32
+ *            [1][T] both) in the pages in3 (K) and in4 (V) through the page table in5. in0:
+ *            queries [T][heads*D]. With `window` > 0 only the last `window` positions are seen.
+ * GLU        out0 = act(in0) * in1, elementwise.
+ * ACT        out0 = act(in0), elementwise.
+ * ADD        out0 = in0 + in1, elementwise.
+ * GATHER     out0[i] = row in1[i] of in0.  in1: I32 [1][rows of out0].
+ * DEQUANT    out0[N][K] F32 = the reconstructed weight0.
  *
- * A page holds `page_tokens` positions: pages view is [pages * page_tokens][kv_heads*D], F16 or
- * F32. */
+ * A page holds `page_tokens` positions: a pages view is [pages * page_tokens][kv_heads*D], F16 or
+ * F32; position p of sequence s is its row table[s][p / page_tokens] * page_tokens + p %
+ * page_tokens. Activations of one op have one type, F32 or F16; gains, biases and frequencies are
+ * F32. T = 0 is allowed and does nothing. Outputs overlap no input, except that out0 may be in0 (or
+ * in1) exactly in RMSNORM, LAYERNORM, GLU, ACT and ADD. Ids, positions and page numbers outside
+ * their tables are the caller's fault: the CPU backend answers LQT_OUT_OF_RANGE, others may read
+ * anything inside their buffers. */
 typedef enum lqt_op_kind {
   LQT_OP_EMBED = 1,
   LQT_OP_RMSNORM = 2,
