@@ -1,0 +1,345 @@
+/* The kernels of one instruction set, written once over the vector type `vf` of W floats that the
+ * including file's simd_*.h defines. Included once by each kernels_*.c. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "cpu.h"
+#include KERNELS_SIMD
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* e^x to 2 units in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial for e^r.
+ * Arguments are clamped to where the result is finite and not denormal. */
+INLINE vf v_exp(vf x) {
+  x = v_min(v_max(x, v_set(-87.0f)), v_set(88.3f));
+  vf n = v_round(v_mul(x, v_set(1.44269504088896341f)));
+  vf r = v_fma(n, v_set(-0.693359375f), x); /* ln 2 in two parts, the first exact in products */
+  r = v_fma(n, v_set(2.12194440e-4f), r);
+  vf p = v_set(1.0f / 5040.0f);
+  p = v_fma(p, r, v_set(1.0f / 720.0f));
+  p = v_fma(p, r, v_set(1.0f / 120.0f));
+  p = v_fma(p, r, v_set(1.0f / 24.0f));
+  p = v_fma(p, r, v_set(1.0f / 6.0f));
+  p = v_fma(p, r, v_set(0.5f));
+  p = v_fma(v_mul(r, r), p, r);
+  return v_scale2(v_add(p, v_set(1.0f)), n);
+}
+
+/* erf to 1.5e-7 absolute. Source: Abramowitz and Stegun, Handbook of Mathematical Functions
+ * (1964), 7.1.26. */
+INLINE vf v_erf(vf x) {
+  vf a = v_abs(x);
+  vf t = v_div(v_set(1.0f), v_fma(a, v_set(0.3275911f), v_set(1.0f)));
+  vf p = v_set(1.061405429f);
+  p = v_fma(p, t, v_set(-1.453152027f));
+  p = v_fma(p, t, v_set(1.421413741f));
+  p = v_fma(p, t, v_set(-0.284496736f));
+  p = v_fma(p, t, v_set(0.254829592f));
+  vf tail = v_mul(v_mul(p, t), v_exp(v_sub(v_zero(), v_mul(a, a))));
+  return v_copysign(v_sub(v_set(1.0f), tail), x);
+}
+
+INLINE vf v_sigmoid(vf x) {
+  return v_div(v_set(1.0f), v_add(v_set(1.0f), v_exp(v_sub(v_zero(), x))));
+}
+
+INLINE vf v_act(lqt_act act, vf x) {
+  switch (act) {
+    case LQT_ACT_SILU:
+      return v_mul(x, v_sigmoid(x));
+    case LQT_ACT_GELU:
+      return v_mul(v_mul(v_set(0.5f), x),
+                   v_add(v_set(1.0f), v_erf(v_mul(x, v_set(0.70710678118654752f)))));
+    case LQT_ACT_GELU_TANH: {
+      /* (1 + tanh u) / 2 = sigmoid(2u) */
+      vf cube = v_mul(v_mul(x, x), x);
+      vf u = v_mul(v_set(1.59576912160573071f), v_fma(cube, v_set(0.044715f), x));
+      return v_mul(x, v_sigmoid(u));
+    }
+    default:
+      return v_max(x, v_zero());
+  }
+}
+
+INLINE void act_rows(lqt_act act, const float *gate, const float *up, size_t n, float *y) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    vf v = v_act(act, v_load(gate + i));
+    v_store(y + i, up != NULL ? v_mul(v, v_load(up + i)) : v);
+  }
+  if (i == n) return;
+  vf v = v_act(act, v_load_n(gate + i, n - i));
+  v_store_n(y + i, up != NULL ? v_mul(v, v_load_n(up + i, n - i)) : v, n - i);
+}
+
+static void glu(lqt_act act, const float *gate, const float *up, size_t n, float *y) {
+  switch (act) {
+    case LQT_ACT_SILU:
+      act_rows(LQT_ACT_SILU, gate, up, n, y);
+      break;
+    case LQT_ACT_GELU:
+      act_rows(LQT_ACT_GELU, gate, up, n, y);
+      break;
+    case LQT_ACT_GELU_TANH:
+      act_rows(LQT_ACT_GELU_TANH, gate, up, n, y);
+      break;
+    default:
+      act_rows(LQT_ACT_RELU, gate, up, n, y);
+  }
+}
+
+static void act_only(lqt_act act, const float *x, size_t n, float *y) { glu(act, x, NULL, n, y); }
+
+static void add(const float *a, const float *b, size_t n, float *y) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) v_store(y + i, v_add(v_load(a + i), v_load(b + i)));
+  if (i < n) v_store_n(y + i, v_add(v_load_n(a + i, n - i), v_load_n(b + i, n - i)), n - i);
+}
+
+static void scale(float *values, float factor, size_t n) {
+  vf f = v_set(factor);
+  size_t i = 0;
+  for (; i + W <= n; i += W) v_store(values + i, v_mul(v_load(values + i), f));
+  if (i < n) v_store_n(values + i, v_mul(v_load_n(values + i, n - i), f), n - i);
+}
+
+/* Sum of (x - mean)^2, or of x when `square` is false. */
+INLINE float moment(const float *x, size_t n, float mean, bool square) {
+  vf sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+  vf m = v_set(mean);
+  size_t i = 0;
+  for (; i + 4 * W <= n; i += 4 * W) {
+    for (size_t j = 0; j < 4; j++) {
+      vf v = v_sub(v_load(x + i + j * W), m);
+      sums[j] = square ? v_fma(v, v, sums[j]) : v_add(sums[j], v);
+    }
+  }
+  float tail = 0;
+  for (; i < n; i++) {
+    float v = x[i] - mean;
+    tail += square ? v * v : v;
+  }
+  return v_sum(v_add(v_add(sums[0], sums[1]), v_add(sums[2], sums[3]))) + tail;
+}
+
+static void layernorm(const float *x, const float *gain, const float *bias, size_t n, float eps,
+                      float *y) {
+  float mean = moment(x, n, 0.0f, false) / (float)n;
+  float variance = moment(x, n, mean, true) / (float)n;
+  vf f = v_set(1.0f / sqrtf(variance + eps)), m = v_set(mean);
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    vf v = v_mul(v_mul(v_sub(v_load(x + i), m), f), v_load(gain + i));
+    v_store(y + i, bias != NULL ? v_add(v, v_load(bias + i)) : v);
+  }
+  if (i == n) return;
+  vf v = v_mul(v_mul(v_sub(v_load_n(x + i, n - i), m), f), v_load_n(gain + i, n - i));
+  v_store_n(y + i, bias != NULL ? v_add(v, v_load_n(bias + i, n - i)) : v, n - i);
+}
+
+static void rmsnorm(const float *x, const float *gain, size_t n, float eps, float *y) {
+  float square = moment(x, n, 0.0f, true) / (float)n;
+  vf f = v_set(1.0f / sqrtf(square + eps));
+  size_t i = 0;
+  for (; i + W <= n; i += W) v_store(y + i, v_mul(v_mul(v_load(x + i), f), v_load(gain + i)));
+  if (i == n) return;
+  v_store_n(y + i, v_mul(v_mul(v_load_n(x + i, n - i), f), v_load_n(gain + i, n - i)), n - i);
+}
+
+static void widen(const void *in, lqt_dtype dtype, size_t n, float *out) {
+  const uint16_t *half = in;
+  size_t i = 0;
+  switch (dtype) {
+    case LQT_DTYPE_F16:
+      for (; i + W <= n; i += W) v_store(out + i, v_load_f16(half + i));
+      if (i < n) v_store_n(out + i, v_load_f16_n(half + i, n - i), n - i);
+      break;
+    case LQT_DTYPE_BF16:
+      for (; i + W <= n; i += W) v_store(out + i, v_load_bf16(half + i));
+      if (i < n) v_store_n(out + i, v_load_bf16_n(half + i, n - i), n - i);
+      break;
+    default:
+      memcpy(out, in, n * sizeof(float));
+  }
+}
+
+static void narrow(const float *in, size_t n, uint16_t *out) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) v_store_f16(out + i, v_load(in + i));
+  for (; i < n; i++) out[i] = lqt__f16_from_f32(in[i]);
+}
+
+INLINE vf load_as(const void *p, lqt_dtype dtype, size_t at) {
+  if (dtype == LQT_DTYPE_F16) return v_load_f16((const uint16_t *)p + at);
+  if (dtype == LQT_DTYPE_BF16) return v_load_bf16((const uint16_t *)p + at);
+  return v_load((const float *)p + at);
+}
+
+INLINE vf load_as_n(const void *p, lqt_dtype dtype, size_t at, size_t n) {
+  if (dtype == LQT_DTYPE_F16) return v_load_f16_n((const uint16_t *)p + at, n);
+  if (dtype == LQT_DTYPE_BF16) return v_load_bf16_n((const uint16_t *)p + at, n);
+  return v_load_n((const float *)p + at, n);
+}
+
+INLINE void dot_tokens(const void *w, lqt_dtype dtype, const float *x, size_t x_stride,
+                       unsigned tokens, size_t n, float *out) {
+  vf a[4], b[4];
+  for (unsigned t = 0; t < tokens; t++) a[t] = b[t] = v_zero();
+  size_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    vf w0 = load_as(w, dtype, i), w1 = load_as(w, dtype, i + W);
+    for (unsigned t = 0; t < tokens; t++) {
+      a[t] = v_fma(w0, v_load(x + t * x_stride + i), a[t]);
+      b[t] = v_fma(w1, v_load(x + t * x_stride + i + W), b[t]);
+    }
+  }
+  for (; i < n; i += W) {
+    size_t take = n - i < W ? n - i : W;
+    vf w0 = take == W ? load_as(w, dtype, i) : load_as_n(w, dtype, i, take);
+    for (unsigned t = 0; t < tokens; t++) {
+      const float *row = x + t * x_stride + i;
+      a[t] = v_fma(w0, take == W ? v_load(row) : v_load_n(row, take), a[t]);
+    }
+  }
+  for (unsigned t = 0; t < tokens; t++) out[t] = v_sum(v_add(a[t], b[t]));
+}
+
+INLINE void dot_typed(const void *w, lqt_dtype dtype, const float *x, size_t x_stride,
+                      unsigned tokens, size_t n, float *out) {
+  if (tokens == 1) dot_tokens(w, dtype, x, x_stride, 1, n, out);
+  if (tokens == 2) dot_tokens(w, dtype, x, x_stride, 2, n, out);
+  if (tokens == 3) dot_tokens(w, dtype, x, x_stride, 3, n, out);
+  if (tokens == 4) dot_tokens(w, dtype, x, x_stride, 4, n, out);
+}
+
+static void dot(const void *w, lqt_dtype dtype, const float *x, size_t x_stride, unsigned tokens,
+                size_t n, float *out) {
+  if (dtype == LQT_DTYPE_F16)
+    dot_typed(w, LQT_DTYPE_F16, x, x_stride, tokens, n, out);
+  else if (dtype == LQT_DTYPE_BF16)
+    dot_typed(w, LQT_DTYPE_BF16, x, x_stride, tokens, n, out);
+  else
+    dot_typed(w, LQT_DTYPE_F32, x, x_stride, tokens, n, out);
+}
+
+/* ---- The register tile: `rows` values of a, each times `vectors` vectors of b, a step. ---- */
+
+INLINE void tile_fixed(const float *a, size_t row_step, size_t k_step, const float *b, size_t ldb,
+                       size_t depth, float *c, size_t ldc, unsigned rows, unsigned vectors,
+                       bool accumulate) {
+  vf sum[TILE_ROWS][2];
+#pragma GCC unroll 16
+  for (unsigned i = 0; i < rows; i++) {
+#pragma GCC unroll 2
+    for (unsigned j = 0; j < vectors; j++) {
+      sum[i][j] = accumulate ? v_load(c + i * ldc + j * W) : v_zero();
+    }
+  }
+  for (size_t k = 0; k < depth; k++) {
+    vf right[2];
+#pragma GCC unroll 2
+    for (unsigned j = 0; j < vectors; j++) right[j] = v_load(b + j * W);
+#pragma GCC unroll 16
+    for (unsigned i = 0; i < rows; i++) {
+      vf left = v_set(a[i * row_step]);
+#pragma GCC unroll 2
+      for (unsigned j = 0; j < vectors; j++) sum[i][j] = v_fma(left, right[j], sum[i][j]);
+    }
+    a += k_step;
+    b += ldb;
+  }
+#pragma GCC unroll 16
+  for (unsigned i = 0; i < rows; i++) {
+#pragma GCC unroll 2
+    for (unsigned j = 0; j < vectors; j++) v_store(c + i * ldc + j * W, sum[i][j]);
+  }
+}
+
+INLINE void tile_vectors(const float *a, size_t row_step, size_t k_step, const float *b, size_t ldb,
+                         size_t depth, float *c, size_t ldc, size_t rows, unsigned vectors,
+                         bool accumulate) {
+#define TILE(n)                                                                       \
+  for (; rows >= (n); rows -= (n), a += (n)*row_step, c += (n)*ldc) {                 \
+    tile_fixed(a, row_step, k_step, b, ldb, depth, c, ldc, (n), vectors, accumulate); \
+  }
+  TILE(TILE_ROWS)
+#if TILE_ROWS > 8
+  TILE(8)
+#endif
+#if TILE_ROWS > 4
+  TILE(4)
+#endif
+  TILE(2)
+  TILE(1)
+#undef TILE
+}
+
+static void tile(const float *a, size_t row_step, size_t k_step, const float *b, size_t ldb,
+                 size_t depth, float *c, size_t ldc, size_t rows, unsigned vectors,
+                 bool accumulate) {
+  /* A step of 1 on one side is what every caller has; the compiler folds the address into it. */
+  if (vectors == 2)
+    tile_vectors(a, row_step, k_step, b, ldb, depth, c, ldc, rows, 2, accumulate);
+  else
+    tile_vectors(a, row_step, k_step, b, ldb, depth, c, ldc, rows, 1, accumulate);
+}
+
+/* ---- Codebook lookup. ---- */
+
+INLINE void unpack(const uint8_t *row, uint32_t bits, size_t first, size_t n, uint8_t *codes) {
+  for (size_t i = 0; i < n; i++) {
+    size_t bit = (first + i) * bits;
+    uint32_t value = row[bit / 8] >> (bit % 8);
+    if (bits == 3 && bit % 8 > 5) value |= (uint32_t)row[bit / 8 + 1] << (8 - bit % 8);
+    codes[i] = (uint8_t)(value & ((1u << bits) - 1u));
+  }
+}
+
+static void lookup(const uint8_t *row, uint32_t bits, const float *table, size_t first, size_t n,
+                   float *out) {
+  enum { BATCH = 64 };
+  uint8_t codes[BATCH + 16] = {0};
+  for (size_t done = 0; done < n; done += BATCH) {
+    size_t take = n - done < BATCH ? n - done : BATCH;
+    if (bits == 8)
+      memcpy(codes, row + first + done, take);
+    else if (bits == 4)
+      unpack(row, 4, first + done, take, codes);
+    else if (bits == 2)
+      unpack(row, 2, first + done, take, codes);
+    else
+      unpack(row, 3, first + done, take, codes);
+#ifdef V_HAS_LOOKUP
+    size_t i = 0;
+    if (bits == 8) {
+      for (; i + W <= take; i += W) v_store(out + done + i, v_gather(table, codes + i));
+    } else {
+      for (; i + W <= take; i += W) v_store(out + done + i, v_lookup(table, codes + i));
+    }
+    for (; i < take; i++) out[done + i] = table[codes[i]];
+#else
+    for (size_t i = 0; i < take; i++) out[done + i] = table[codes[i]];
+#endif
+  }
+}
+
+#include "kernels_attention.h"
+
+const lqt__cpu_kernels KERNELS_TABLE = {
+    .name = KERNELS_NAME,
+    .width = W,
+    .tile = tile,
+    .dot = dot,
+    .widen = widen,
+    .narrow = narrow,
+    .rmsnorm = rmsnorm,
+    .layernorm = layernorm,
+    .add = add,
+    .act = act_only,
+    .glu = glu,
+    .lookup = lookup,
+    .scale = scale,
+    .attention = attention,
+};

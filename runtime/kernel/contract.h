@@ -1,0 +1,13 @@
+/* Op contracts: what lqt_op_check checks, and how close a device must come to the reference. */
+#ifndef LQT_RUNTIME_KERNEL_CONTRACT_H_
+#define LQT_RUNTIME_KERNEL_CONTRACT_H_
+
+#include "lqt/op.h"
+
+/* Largest relative l2 error against the scalar reference on the same inputs, by op, activation type
+ * and weight. `exact`: the device was opened with lqt_device_options.exact. Source: float32 paths
+ * differ from the reference by summation order only; a codebook product may round activations and
+ * codebooks to 8 bits (5e-3) unless exact; float16 activations round each output. */
+double lqt__op_tolerance(const lqt_op *op, bool exact);
+
+#endif /* LQT_RUNTIME_KERNEL_CONTRACT_H_ */
