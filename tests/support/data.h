@@ -14,10 +14,8 @@ static inline bool test_data_path(const char *name, char *out, size_t size) {
   const char *root = getenv("LQT_TEST_DATA");
   snprintf(out, size, "%s/%s", root != NULL ? root : "../shared", name);
   if (access(out, R_OK) == 0) return true;
-  char path[1024];
-  snprintf(path, sizeof path, "%s", out);
-  snprintf(out, size, "%s is not there; set LQT_TEST_DATA to the folder with models/ and eval/",
-           path);
+  snprintf(out, size, "%s/%s is not there; set LQT_TEST_DATA to the folder with models/ and eval/",
+           root != NULL ? root : "../shared", name);
   return false;
 }
 
