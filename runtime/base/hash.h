@@ -19,4 +19,7 @@ LQT_NODISCARD lqt_status lqt__sha256_end(lqt__sha256_state *state, uint8_t out[3
 /* CRC-32/ISO-HDLC; start with 0. */
 uint32_t lqt__crc32(uint32_t crc, const void *data, size_t bytes);
 
+/* CRC of A followed by B, from the CRC of each and the length of B. */
+uint32_t lqt__crc32_join(uint32_t crc_a, uint32_t crc_b, uint64_t bytes_b);
+
 #endif /* LQT_RUNTIME_BASE_HASH_H_ */

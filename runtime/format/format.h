@@ -98,7 +98,7 @@ typedef struct lqt__range {
 typedef struct lqt__blob {
   const uint8_t *data; /* NULL: not here (left out by a partial open, or written later) */
   uint64_t bytes;
-  uint64_t offset; /* in the file it was read from; set by the writer's layout */
+  uint64_t offset; /* in the file it was read from; the writer does not look at it */
 } lqt__blob;
 
 typedef struct lqt__tensor {
@@ -131,7 +131,9 @@ typedef struct lqt__tensor {
    * `payload` begins after the padding. */
   lqt__blob payload;
   lqt__blob group_scales, zero_points, residual_indices;
-  uint64_t rows, cols; /* of the matrix it is seen as (1-D: one row) */
+  /* Of the matrix it is seen as: 1-D is one row, more than 2-D keeps the first dimension. Set by
+   * the reader; the writer computes its own. */
+  uint64_t rows, cols;
   uint64_t row_stride; /* bytes of one row of the payload */
   uint64_t residual_row_stride;
 } lqt__tensor;
@@ -143,7 +145,7 @@ typedef struct lqt__codebook {
   uint16_t vector_dim;
   uint32_t vectors;      /* used, over all banks */
   uint32_t capacity;     /* vectors that fit the blob */
-  uint32_t banks;        /* from the tensors that use it; 1 when none does */
+  uint32_t banks;        /* from the tensors that use it, 1 when none does; not the writer's */
   lqt__blob blob;        /* the whole section, header included */
   uint32_t header_bytes; /* vectors begin at blob + header_bytes (64-byte aligned) */
 } lqt__codebook;
@@ -176,6 +178,25 @@ typedef struct lqt__hyperparameter {
   float value;
 } lqt__hyperparameter;
 
+/* The kinds of sections, in the order in which they stand in a file. */
+typedef enum lqt__section_kind {
+  LQT__SECTION_CODEBOOK,
+  LQT__SECTION_TENSOR,
+  LQT__SECTION_GROUP_SCALES,
+  LQT__SECTION_ZERO_POINTS,
+  LQT__SECTION_RESIDUAL_INDICES,
+  LQT__SECTION_DELTA,
+  LQT__SECTION_MASK,
+  LQT__SECTION_EDIT_LOG,
+} lqt__section_kind;
+
+typedef struct lqt__section {
+  uint64_t offset, bytes; /* of the whole section; a tensor's begins with its ids */
+  lqt__section_kind kind;
+  uint32_t index; /* of the tensor, codebook, delta or mask */
+  bool missing;   /* left out by a partial open */
+} lqt__section;
+
 typedef struct lqt__file {
   uint16_t version, flags;
   uint64_t timestamp_ns;
@@ -200,15 +221,22 @@ typedef struct lqt__file {
   const uint8_t *data; /* the whole file */
   uint64_t bytes;
   uint64_t metadata_offset, metadata_bytes, tensor_data_offset, footer_offset;
-  lqt__range *missing; /* sections left out by a partial open */
-  size_t missing_count;
-  lqt__arena arena; /* owns every array and string above */
+  uint64_t extension_offset;
+  uint32_t crc;           /* as the footer has it */
+  bool big_endian;        /* blobs and known chunks were converted into the arena */
+  lqt__section *sections; /* in file order */
+  size_t section_count;
+  size_t missing_count; /* sections left out by a partial open */
+  lqt__range digests;   /* value of the digest chunk in the file; bytes 0: there is none */
+  uint32_t *by_name;    /* tensor indices in the order of their names */
+  lqt__arena arena;     /* owns every array and string above */
 } lqt__file;
 
 /* ---- Reader ---- */
 
 /* Parses and checks the structure of `bytes` bytes; O(metadata). Everything in `out` points into
- * `data` or the arena. `where` names the input in diags. On failure `out` is zeroed.
+ * `data` (at least 4-byte aligned) or the arena. `where` names the input in diags. `partial` reads
+ * every section and leaves out those that are damaged. On failure `out` is zeroed.
  * Threads: any. Errors: LQT_BAD_*, LQT_TRUNCATED, LQT_CHECKSUM (metadata digest), LQT_LIMIT,
  * LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__file_parse(const uint8_t *data, uint64_t bytes, const char *where,
@@ -222,7 +250,11 @@ ptrdiff_t lqt__file_find_codebook(const lqt__file *file, uint16_t id);
 ptrdiff_t lqt__file_find_delta(const lqt__file *file, uint16_t id);
 ptrdiff_t lqt__file_find_mask(const lqt__file *file, uint16_t id);
 
-/* Checks CRC-32 and every digest. Each damaged section is given to `report` (may be NULL) with its
+/* "codebook 3", "tensor model.norm.weight", ... */
+void lqt__section_name(const lqt__file *file, const lqt__section *section, char *out, size_t size);
+
+/* Checks CRC-32, every digest, that padding is zero, and that each tensor's blob names the ids of
+ * its descriptor. Each damaged section is given to `report` (may be NULL) with its
  * offset; the first status is returned. `progress` may be NULL. */
 typedef void (*lqt__finding_fn)(void *user, const lqt_diag *finding);
 LQT_NODISCARD lqt_status lqt__file_verify(const lqt__file *file, const char *where,
@@ -235,6 +267,24 @@ LQT_NODISCARD lqt_status lqt__file_verify(const lqt__file *file, const char *whe
 /* Bytes of one row of packed indices: ceil(indices * bits / 8) rounded up to 16. */
 uint64_t lqt__index_row_bytes(uint64_t cols, uint32_t vector_dim, uint32_t bits);
 
+/* Where the parts of a delta stand, counted from the section's first byte. */
+typedef struct lqt__delta_layout {
+  uint64_t parameter; /* low-rank and grouped: u32 rank or group, u32 zero; else 0 */
+  uint64_t row_ptr;   /* CSR */
+  uint64_t columns;   /* CSR: u16, or u32 when `wide_columns`; coordinates: u32 row, u32 column */
+  uint64_t values;    /* A of the low-rank form */
+  uint64_t values_b;  /* B of the low-rank form */
+  uint64_t count;     /* stored values */
+  uint64_t bytes;     /* of the whole section */
+  bool wide_columns;
+} lqt__delta_layout;
+/* `count` matters for CSR and coordinates only, `parameter` (rank or group) for the other two.
+ * False when a size overflows or the parameter is 0. */
+LQT_NODISCARD bool lqt__delta_measure(uint8_t encoding, uint8_t dtype, uint64_t rows, uint64_t cols,
+                                      uint64_t count, uint32_t parameter, lqt__delta_layout *out);
+/* Bytes of one row of a bitmap mask: ceil(cols / 8) rounded up to 8. */
+uint64_t lqt__mask_row_bytes(uint64_t cols);
+
 /* ---- Writer ----
  *
  * Fill an lqt__file (offsets need not be set; blobs whose `data` is NULL are put later), begin,
@@ -244,11 +294,13 @@ uint64_t lqt__index_row_bytes(uint64_t cols, uint32_t vector_dim, uint32_t bits)
  * included); lqt__codebook_header and friends make the headers. */
 typedef struct lqt__writer lqt__writer;
 
-/* Lays out the file and starts writing beside `path`. `file` must live until finish/abort; its
- * payload.offset etc. are set to the new file's. Errors: LQT_IO, LQT_LIMIT, LQT_INVALID_ARGUMENT,
- * LQT_OUT_OF_MEMORY. */
-LQT_NODISCARD lqt_status lqt__writer_begin(const char *path, lqt__file *file, lqt__writer **out,
-                                           lqt_diag *diag);
+/* Checks and lays out the file and starts writing beside `path`. `file`, which is not changed, must
+ * live until finish/abort. It may be a parsed one, with any blob's `data` replaced: blobs that have
+ * data are copied, fields of the reader are not looked at, and a big-endian file is written
+ * little-endian. timestamp_ns 0: now; otherwise the same file gives the same bytes. Errors: LQT_IO,
+ * LQT_LIMIT, LQT_INVALID_ARGUMENT, LQT_OUT_OF_MEMORY. */
+LQT_NODISCARD lqt_status lqt__writer_begin(const char *path, const lqt__file *file,
+                                           lqt__writer **out, lqt_diag *diag);
 /* Writes part of a blob that had no data: `blob` is one of the file's (for instance
  * &file->tensors[i].payload); `at` counts from the blob's first byte. Threads: one-at-a-time. */
 LQT_NODISCARD lqt_status lqt__writer_put(lqt__writer *writer, const lqt__blob *blob, uint64_t at,
@@ -258,8 +310,8 @@ LQT_NODISCARD lqt_status lqt__writer_finish(lqt__writer *writer, uint64_t *out_b
                                             lqt_diag *diag);
 void lqt__writer_abort(lqt__writer *writer); /* NULL accepted */
 
-/* Section headers. Each writes the header and its padding (at most 64 bytes) and returns its
- * length; the section's bytes follow. */
+/* Section headers. Each writes the header and its padding (64 bytes) and returns its length; the
+ * section's bytes follow. */
 size_t lqt__codebook_header(const lqt__codebook *codebook, uint8_t out[64]);
 size_t lqt__delta_header(const lqt__delta *delta, uint8_t out[64]);
 size_t lqt__mask_header(const lqt__mask *mask, uint8_t out[64]);
