@@ -5,7 +5,7 @@ set -eu
 
 build="build-essential cmake ninja-build pkg-config libjansson-dev libssl-dev libdeflate-dev libzstd-dev"
 declare -A packages=(
-  [build]="$build"
+  [build]="$build python3"
   [test]="$build libcriterion-dev python3"
   [fuzz]="$build clang libclang-rt-dev"
   [valgrind]="$build python3 valgrind"
