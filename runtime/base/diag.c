@@ -40,9 +40,10 @@ lqt_status lqt__fail_errno(lqt_diag *diag, lqt_status status, const char *where,
   va_end(args);
   if (diag != NULL) {
     size_t used = strlen(diag->what);
-    char text[96] = "unknown error";
-    (void)!strerror_r(error, text, sizeof text);
-    snprintf(diag->what + used, sizeof diag->what - used, ": %s", text);
+    char buffer[96];
+    /* The GNU form, which returns the text and may leave the buffer alone. */
+    snprintf(diag->what + used, sizeof diag->what - used, ": %s",
+             strerror_r(error, buffer, sizeof buffer));
   }
   return status;
 }
