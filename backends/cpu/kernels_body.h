@@ -27,18 +27,20 @@ INLINE vf v_exp(vf x) {
   return v_scale2(v_add(p, v_set(1.0f)), n);
 }
 
-/* erf to 1.5e-7 absolute. Source: Abramowitz and Stegun, Handbook of Mathematical Functions
- * (1964), 7.1.26. */
-INLINE vf v_erf(vf x) {
-  vf a = v_abs(x);
-  vf t = v_div(v_set(1.0f), v_fma(a, v_set(0.3275911f), v_set(1.0f)));
-  vf p = v_set(1.061405429f);
-  p = v_fma(p, t, v_set(-1.453152027f));
-  p = v_fma(p, t, v_set(1.421413741f));
-  p = v_fma(p, t, v_set(-0.284496736f));
-  p = v_fma(p, t, v_set(0.254829592f));
-  vf tail = v_mul(v_mul(p, t), v_exp(v_sub(v_zero(), v_mul(a, a))));
-  return v_copysign(v_sub(v_set(1.0f), tail), x);
+/* erfc(a) for a >= 0, to about 1e-6 relative, so that the left tail of GELU keeps its digits: an
+ * exponential of -a^2 plus a polynomial in 1 / (1 + a / 2). Source: Press et al., Numerical
+ * Recipes, 2nd edition (1992), section 6.2. */
+INLINE vf v_erfc(vf a) {
+  static const float c[] = {0.17087277f,  -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
+                            -0.18628806f, 0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
+  vf t = v_div(v_set(1.0f), v_fma(a, v_set(0.5f), v_set(1.0f)));
+  vf p = v_set(c[0]);
+#pragma GCC unroll 16
+  for (size_t i = 1; i < sizeof c / sizeof c[0]; i++) p = v_fma(p, t, v_set(c[i]));
+  vf square = v_mul(a, a);
+  /* What the square lost to rounding; zero where products are not fused. */
+  vf rest = v_fma(a, a, v_sub(v_zero(), square));
+  return v_mul(v_mul(t, v_exp(v_sub(v_zero(), square))), v_exp(v_sub(p, rest)));
 }
 
 INLINE vf v_sigmoid(vf x) {
@@ -49,9 +51,12 @@ INLINE vf v_act(lqt_act act, vf x) {
   switch (act) {
     case LQT_ACT_SILU:
       return v_mul(x, v_sigmoid(x));
-    case LQT_ACT_GELU:
-      return v_mul(v_mul(v_set(0.5f), x),
-                   v_add(v_set(1.0f), v_erf(v_mul(x, v_set(0.70710678118654752f)))));
+    case LQT_ACT_GELU: {
+      /* x (1 + erf(x / sqrt 2)) / 2 = max(x, 0) - |x| erfc(|x| / sqrt 2) / 2 */
+      vf a = v_abs(x);
+      vf tail = v_mul(v_mul(v_set(0.5f), a), v_erfc(v_mul(a, v_set(0.70710678118654752f))));
+      return v_sub(v_max(x, v_zero()), tail);
+    }
     case LQT_ACT_GELU_TANH: {
       /* (1 + tanh u) / 2 = sigmoid(2u) */
       vf cube = v_mul(v_mul(x, x), x);

@@ -33,11 +33,6 @@ static inline vf v_keep_range(vf x, vf p, vf low, vf high, vf other) {
   vf keep = _mm256_and_ps(_mm256_cmp_ps(p, low, _CMP_GE_OQ), _mm256_cmp_ps(p, high, _CMP_LE_OQ));
   return _mm256_blendv_ps(other, x, keep);
 }
-/* a with the sign of b */
-static inline vf v_copysign(vf a, vf b) {
-  vf sign = _mm256_set1_ps(-0.0f);
-  return _mm256_or_ps(_mm256_andnot_ps(sign, a), _mm256_and_ps(sign, b));
-}
 static inline vf v_round(vf x) {
   return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }

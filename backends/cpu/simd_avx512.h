@@ -30,11 +30,6 @@ static inline vf v_keep_range(vf x, vf p, vf low, vf high, vf other) {
   __mmask16 keep = _mm512_cmp_ps_mask(p, low, _CMP_GE_OQ) & _mm512_cmp_ps_mask(p, high, _CMP_LE_OQ);
   return _mm512_mask_blend_ps(keep, other, x);
 }
-/* a with the sign of b */
-static inline vf v_copysign(vf a, vf b) {
-  return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(
-      _mm512_castps_si512(a), _mm512_castps_si512(b), _mm512_set1_epi32(INT32_MIN), 0xd8));
-}
 static inline vf v_round(vf x) { return _mm512_roundscale_ps(x, 8); }
 /* x * 2^n for whole n */
 static inline vf v_scale2(vf x, vf n) { return _mm512_scalef_ps(x, n); }

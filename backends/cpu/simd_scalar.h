@@ -24,7 +24,6 @@ static inline vf v_abs(vf a) { return fabsf(a); }
 static inline vf v_keep_range(vf x, vf p, vf low, vf high, vf other) {
   return p >= low && p <= high ? x : other;
 }
-static inline vf v_copysign(vf a, vf b) { return copysignf(a, b); }
 static inline vf v_round(vf x) { return rintf(x); }
 static inline vf v_scale2(vf x, vf n) { return ldexpf(x, (int)n); }
 static inline float v_sum(vf x) { return x; }
