@@ -1,0 +1,160 @@
+#include "exec/engine.h"
+
+#include "base/diag.h"
+
+static const char *const where = "engine";
+
+static lqt_status upload_weight(lqt_engine *engine, size_t tensor, lqt_diag *diag) {
+  lqt_weight_desc desc;
+  LQT__TRY(lqt_model_weight(engine->model, tensor, &desc, diag));
+  lqt_status status = lqt_weight_create(engine->device, &desc, &engine->weights[tensor], diag);
+  if (status != LQT_OK) {
+    engine->weights[tensor] = NULL;
+    if (diag != NULL) {
+      /* The device knows nothing of names. */
+      lqt_diag copy = *diag;
+      const char *name = engine->model->file.tensors[tensor].name;
+      (void)lqt__fail(diag, status, name, "%s", copy.what);
+      diag->native = copy.native;
+    }
+    return status;
+  }
+  engine->weight_bytes += lqt_weight_bytes(engine->weights[tensor]);
+  return LQT_OK;
+}
+
+static lqt_status upload_weights(lqt_engine *engine, lqt_diag *diag) {
+  engine->weight_count = engine->model->file.tensor_count;
+  engine->weights = lqt__alloc_array(engine->weight_count, sizeof *engine->weights);
+  if (engine->weights == NULL) {
+    return lqt__fail_memory(diag, where, engine->weight_count * sizeof *engine->weights,
+                            "the table of weights");
+  }
+  const lqt__plan *plan = &engine->plan;
+  for (size_t k = 0; k < plan->op_count; k++) {
+    for (size_t i = 0; i < LQT_OP_MAX_OUT; i++) {
+      ptrdiff_t tensor = plan->ops[k].weight[i];
+      if (tensor < 0) continue;
+      if (engine->weights[tensor] == NULL) LQT__TRY(upload_weight(engine, (size_t)tensor, diag));
+      if (plan->ops[k].op.kind == LQT_OP_MATMUL) {
+        engine->step_bytes += lqt_weight_bytes(engine->weights[tensor]);
+      }
+    }
+  }
+  return LQT_OK;
+}
+
+static lqt_status upload_constants(lqt_engine *engine, lqt_diag *diag) {
+  uint64_t bytes = engine->plan.constant_count * sizeof(float);
+  if (bytes == 0) return LQT_OK;
+  LQT__TRY(lqt_buffer_create(engine->device, bytes, &engine->constants, diag));
+  engine->weight_bytes += bytes;
+  return lqt_buffer_write(engine->constants, 0, engine->plan.constants, bytes, diag);
+}
+
+static lqt_status find_limits(lqt_engine *engine, lqt_diag *diag) {
+  const lqt__plan *plan = &engine->plan;
+  uint64_t vocab = plan->values[plan->logits].cols;
+  if (vocab == 0 || vocab > INT32_MAX) {
+    return lqt__fail(diag, LQT_BAD_GRAPH, where, "the output has %llu columns",
+                     (unsigned long long)vocab);
+  }
+  engine->vocab_size = (uint32_t)vocab;
+  lqt_model_info info;
+  lqt_model_get_info(engine->model, &info);
+  engine->context = info.context;
+  if (plan->position_limit < INT32_MAX &&
+      (engine->context == 0 || plan->position_limit < engine->context)) {
+    engine->context = (uint32_t)plan->position_limit;
+  }
+  return LQT_OK;
+}
+
+static lqt_status engine_init(lqt_engine *engine, lqt_diag *diag) {
+  engine->gate = lqt__gate_get(engine->device);
+  if (engine->gate == NULL) return lqt__fail_memory(diag, where, 0, "the gate");
+  lqt_device_info info;
+  lqt_device_get_info(engine->device, &info);
+  LQT__TRY(lqt__plan_create(engine->model, info.activation, &engine->plan, diag));
+  LQT__TRY(find_limits(engine, diag));
+  LQT__TRY(upload_weights(engine, diag));
+  return upload_constants(engine, diag);
+}
+
+lqt_status lqt_engine_create(lqt_model *model, lqt_device *device, lqt_engine **out_engine,
+                             lqt_diag *diag) {
+  if (out_engine != NULL) *out_engine = NULL;
+  if (model == NULL || device == NULL || out_engine == NULL) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
+                     "model, device and out_engine must not be NULL");
+  }
+  lqt_engine *engine = lqt__alloc_zero(sizeof *engine);
+  if (engine == NULL) return lqt__fail_memory(diag, where, sizeof *engine, "an engine");
+  engine->model = lqt_model_retain(model);
+  engine->device = lqt_device_retain(device);
+  lqt_status status = engine_init(engine, diag);
+  if (status == LQT_OK) {
+    *out_engine = engine;
+  } else {
+    lqt_engine_destroy(engine);
+  }
+  return status;
+}
+
+void lqt_engine_destroy(lqt_engine *engine) {
+  if (engine == NULL) return;
+  for (size_t i = 0; engine->weights != NULL && i < engine->weight_count; i++) {
+    lqt_weight_destroy(engine->weights[i]);
+  }
+  lqt__free(engine->weights);
+  lqt_buffer_destroy(engine->constants);
+  lqt__plan_free(&engine->plan);
+  lqt__gate_put(engine->gate);
+  lqt_device_release(engine->device);
+  lqt_model_release(engine->model);
+  lqt__free(engine);
+}
+
+lqt_model *lqt_engine_model(const lqt_engine *engine) { return engine->model; }
+lqt_device *lqt_engine_device(const lqt_engine *engine) { return engine->device; }
+uint32_t lqt_engine_vocab_size(const lqt_engine *engine) { return engine->vocab_size; }
+uint32_t lqt_engine_context(const lqt_engine *engine) { return engine->context; }
+uint64_t lqt_engine_weight_bytes(const lqt_engine *engine) { return engine->weight_bytes; }
+uint64_t lqt_engine_step_bytes(const lqt_engine *engine) { return engine->step_bytes; }
+uint64_t lqt_engine_revision(const lqt_engine *engine) { return atomic_load(&engine->revision); }
+
+/* Changes [0, count) in order, or back from the last to the first. */
+static lqt_status patch_one(lqt_engine *engine, const lqt__engine_change *change, bool back,
+                            lqt_diag *diag) {
+  lqt_weight *weight = engine->weights[change->tensor];
+  if (weight == NULL) return LQT_OK;
+  lqt_weight_patch patch = {.part = change->part,
+                            .first = change->first,
+                            .count = change->count,
+                            .data = back ? change->old_data : change->data};
+  return lqt_weight_patch_apply(weight, &patch, 1, diag);
+}
+
+lqt_status lqt__engine_revert(lqt_engine *engine, const lqt__engine_change *changes, size_t count,
+                              lqt_diag *diag) {
+  lqt_status first = LQT_OK;
+  while (count-- > 0) {
+    lqt_status status = patch_one(engine, &changes[count], true, diag);
+    if (first == LQT_OK) first = status;
+  }
+  return first;
+}
+
+lqt_status lqt__engine_apply(lqt_engine *engine, const lqt__engine_change *changes, size_t count,
+                             lqt_diag *diag) {
+  for (size_t i = 0; i < count; i++) {
+    lqt_status status = patch_one(engine, &changes[i], false, diag);
+    if (status == LQT_OK) continue;
+    if (lqt__engine_revert(engine, changes, i, NULL) != LQT_OK) {
+      return lqt__fail(diag, LQT_DEVICE_LOST, where,
+                       "a failed edit could not be taken back: create the engine again");
+    }
+    return status;
+  }
+  return LQT_OK;
+}

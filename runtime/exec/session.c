@@ -1,0 +1,446 @@
+/* Sessions: sequences, their cache, and the step. */
+#include "lqt/session.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "base/diag.h"
+#include "base/half.h"
+#include "exec/cache.h"
+#include "exec/program.h"
+
+enum {
+  PAGE_TOKENS = 32,
+  DEFAULT_BATCH = 512,
+  DEFAULT_CONTEXT = 4096,  /* of models that do not say */
+  LOGIT_BYTES = 64u << 20, /* logits on the device at once; more rows run in several goes */
+};
+
+static const char *const where = "session";
+
+/* Rows of logits that an input of the last step got. */
+typedef struct logit_rows {
+  size_t first, count;
+} logit_rows;
+
+struct lqt_session {
+  lqt_engine *engine;
+  uint32_t max_batch, max_rows;
+  lqt__cache cache;
+  lqt__program program;
+  uint64_t *offsets;      /* of activations */
+  uint64_t *page_offsets; /* of caches */
+  lqt_buffer *activations, *steps, *table, *pages;
+  int32_t *step;   /* ids, positions, sequences, wanted rows of the run being made */
+  int32_t *wanted; /* its wanted rows, all of them */
+  float *logits;   /* of the last step */
+  size_t logit_capacity;
+  logit_rows *rows; /* by input */
+  size_t row_capacity, input_count;
+  bool *named; /* by sequence: while inputs are checked */
+};
+
+static lqt_status resolve_options(const lqt_engine *engine, const lqt_session_options *given,
+                                  lqt_session_options *o, lqt_diag *diag) {
+  *o = (lqt_session_options){0};
+  if (given != NULL) {
+    if (given->size != sizeof *given) {
+      return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
+                       "lqt_session_options.size is %u, not %zu: set it to sizeof", given->size,
+                       sizeof *given);
+    }
+    *o = *given;
+  }
+  if (o->max_sequences == 0) o->max_sequences = 1;
+  if (o->max_batch == 0) o->max_batch = DEFAULT_BATCH;
+  if (!o->kv_dtype_set) o->kv_dtype = LQT_DTYPE_F16;
+  if (o->kv_dtype != LQT_DTYPE_F16 && o->kv_dtype != LQT_DTYPE_F32) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "kv_dtype must be F16 or F32, not %s",
+                     lqt_dtype_name(o->kv_dtype));
+  }
+  uint64_t context = engine->context != 0 ? engine->context : DEFAULT_CONTEXT;
+  uint64_t tokens = o->max_tokens != 0 ? o->max_tokens : context * o->max_sequences;
+  if (tokens > INT32_MAX || o->max_batch > 1u << 20 || o->max_sequences > 1u << 20) {
+    return lqt__fail(diag, LQT_LIMIT, where,
+                     "%llu positions, %u sequences or batches of %u tokens are too many",
+                     (unsigned long long)tokens, o->max_sequences, o->max_batch);
+  }
+  o->max_tokens = (uint32_t)tokens;
+  if (o->max_batch > tokens) o->max_batch = o->max_tokens;
+  return LQT_OK;
+}
+
+/* One buffer for the pages of all layers. */
+static lqt_status create_pages(lqt_session *s, lqt_dtype kv_dtype, lqt_diag *diag) {
+  const lqt__plan *plan = &s->engine->plan;
+  uint64_t positions = (uint64_t)s->cache.page_count * PAGE_TOKENS, end = 0;
+  s->page_offsets = lqt__alloc_array(plan->cache_count, sizeof *s->page_offsets);
+  if (s->page_offsets == NULL) return lqt__fail_memory(diag, where, 0, "cache offsets");
+  for (size_t v = 0; v < plan->value_count; v++) {
+    const lqt__value *value = &plan->values[v];
+    if (value->kind != LQT__VALUE_PAGES) continue;
+    uint64_t bytes;
+    s->page_offsets[value->offset] = end;
+    if (!lqt__mul(positions, value->cols, &bytes) ||
+        !lqt__mul(bytes, lqt_dtype_size(kv_dtype), &bytes) || !lqt__align_up(bytes, 256, &bytes) ||
+        !lqt__add(end, bytes, &end)) {
+      return lqt__fail(diag, LQT_LIMIT, where, "a cache of %llu positions is too large",
+                       (unsigned long long)positions);
+    }
+  }
+  return end != 0 ? lqt_buffer_create(s->engine->device, end, &s->pages, diag) : LQT_OK;
+}
+
+static lqt_status create_activations(lqt_session *s, lqt_diag *diag) {
+  const lqt__plan *plan = &s->engine->plan;
+  uint64_t row_bytes = plan->values[plan->logits].cols * lqt_dtype_size(plan->activation);
+  uint64_t rows = LOGIT_BYTES / row_bytes;
+  s->max_rows = rows < 1 ? 1 : rows > s->max_batch ? s->max_batch : (uint32_t)rows;
+  uint64_t bytes;
+  s->offsets = lqt__alloc_array(plan->value_count, sizeof *s->offsets);
+  if (s->offsets == NULL ||
+      !lqt__plan_layout(plan, s->max_batch, s->max_rows, s->offsets, &bytes)) {
+    return lqt__fail_memory(diag, where, 0, "the layout of activations");
+  }
+  return lqt_buffer_create(s->engine->device, bytes, &s->activations, diag);
+}
+
+static lqt_status session_init(lqt_session *s, const lqt_session_options *o, lqt_diag *diag) {
+  lqt_device *device = s->engine->device;
+  uint32_t context = s->engine->context;
+  uint32_t length = context != 0 && context < o->max_tokens ? context : o->max_tokens;
+  s->max_batch = o->max_batch;
+  LQT__TRY(
+      lqt__cache_create(PAGE_TOKENS, o->max_sequences, length, o->max_tokens, &s->cache, diag));
+  LQT__TRY(create_pages(s, o->kv_dtype, diag));
+  LQT__TRY(create_activations(s, diag));
+  uint64_t step_bytes = 4 * lqt__step_stride(s->max_batch) * sizeof(int32_t);
+  uint64_t table_bytes = (uint64_t)s->cache.max_sequences * s->cache.table_cols * sizeof(int32_t);
+  LQT__TRY(lqt_buffer_create(device, step_bytes, &s->steps, diag));
+  LQT__TRY(lqt_buffer_create(device, table_bytes, &s->table, diag));
+  s->step = lqt__alloc_zero(step_bytes);
+  s->wanted = lqt__alloc_array(s->max_batch, sizeof *s->wanted);
+  s->named = lqt__alloc_array(o->max_sequences, sizeof *s->named);
+  if (s->step == NULL || s->wanted == NULL || s->named == NULL) {
+    return lqt__fail_memory(diag, where, step_bytes, "step inputs");
+  }
+  lqt__program_buffers buffers = {.activations = s->activations,
+                                  .offsets = s->offsets,
+                                  .steps = s->steps,
+                                  .table = s->table,
+                                  .table_rows = s->cache.max_sequences,
+                                  .table_cols = s->cache.table_cols,
+                                  .pages = s->pages,
+                                  .positions = (uint64_t)s->cache.page_count * PAGE_TOKENS,
+                                  .page_offsets = s->page_offsets,
+                                  .page_tokens = PAGE_TOKENS,
+                                  .kv_dtype = o->kv_dtype};
+  return lqt__program_create(s->engine, &buffers, &s->program, diag);
+}
+
+lqt_status lqt_session_create(lqt_engine *engine, const lqt_session_options *options,
+                              lqt_session **out_session, lqt_diag *diag) {
+  if (out_session != NULL) *out_session = NULL;
+  if (engine == NULL || out_session == NULL) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "engine and out_session must not be NULL");
+  }
+  lqt_session_options resolved;
+  LQT__TRY(resolve_options(engine, options, &resolved, diag));
+  lqt_session *session = lqt__alloc_zero(sizeof *session);
+  if (session == NULL) return lqt__fail_memory(diag, where, sizeof *session, "a session");
+  session->engine = engine;
+  lqt_status status = session_init(session, &resolved, diag);
+  if (status == LQT_OK) {
+    *out_session = session;
+  } else {
+    lqt_session_destroy(session);
+  }
+  return status;
+}
+
+void lqt_session_destroy(lqt_session *s) {
+  if (s == NULL) return;
+  lqt__program_free(&s->program);
+  lqt_buffer_destroy(s->activations);
+  lqt_buffer_destroy(s->steps);
+  lqt_buffer_destroy(s->table);
+  lqt_buffer_destroy(s->pages);
+  lqt__cache_free(&s->cache);
+  lqt__free(s->offsets);
+  lqt__free(s->page_offsets);
+  lqt__free(s->step);
+  lqt__free(s->wanted);
+  lqt__free(s->logits);
+  lqt__free(s->rows);
+  lqt__free(s->named);
+  lqt__free(s);
+}
+
+/* ---- Sequences ---- */
+
+static lqt_status no_sequence(uint32_t sequence, lqt_diag *diag) {
+  return lqt__fail(diag, LQT_NOT_FOUND, where, "there is no sequence %u", sequence);
+}
+
+lqt_status lqt_session_sequence_add(lqt_session *s, uint32_t *out_sequence, lqt_diag *diag) {
+  if (lqt__cache_add(&s->cache, out_sequence)) return LQT_OK;
+  return lqt__fail(diag, LQT_LIMIT, where,
+                   "all %u sequences are in use: remove one, or create the session with more",
+                   s->cache.max_sequences);
+}
+
+lqt_status lqt_session_sequence_remove(lqt_session *s, uint32_t sequence, lqt_diag *diag) {
+  if (lqt__cache_find(&s->cache, sequence) == NULL) return no_sequence(sequence, diag);
+  lqt__cache_remove(&s->cache, sequence);
+  return LQT_OK;
+}
+
+lqt_status lqt_session_sequence_truncate(lqt_session *s, uint32_t sequence, uint32_t position,
+                                         lqt_diag *diag) {
+  if (lqt__cache_find(&s->cache, sequence) == NULL) return no_sequence(sequence, diag);
+  if (position < s->cache.sequences[sequence].length) {
+    lqt__cache_truncate(&s->cache, sequence, position);
+  }
+  return LQT_OK;
+}
+
+uint32_t lqt_session_sequence_length(const lqt_session *s, uint32_t sequence) {
+  const lqt__sequence *found = lqt__cache_find(&s->cache, sequence);
+  return found != NULL ? found->length : 0;
+}
+
+/* ---- Checking a step's inputs ---- */
+
+static lqt_status check_tokens(const lqt_session *s, const lqt_step_input *input, lqt_diag *diag) {
+  uint64_t limit = s->engine->plan.token_limit;
+  for (size_t i = 0; i < input->count; i++) {
+    if (input->tokens[i] < 0 || (uint64_t)input->tokens[i] >= limit) {
+      return lqt__fail(diag, LQT_OUT_OF_RANGE, where,
+                       "token %zu of sequence %u is id %d; the model has ids 0 to %llu", i,
+                       input->sequence, input->tokens[i], (unsigned long long)limit - 1);
+    }
+  }
+  return LQT_OK;
+}
+
+static lqt_status check_input(lqt_session *s, const lqt_step_input *input, lqt_diag *diag) {
+  const lqt__sequence *sequence = lqt__cache_find(&s->cache, input->sequence);
+  if (sequence == NULL) return no_sequence(input->sequence, diag);
+  if (s->named[input->sequence]) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "sequence %u is named twice in one step",
+                     input->sequence);
+  }
+  s->named[input->sequence] = true;
+  if (input->tokens == NULL || input->count == 0 || input->want < LQT_LOGITS_NONE ||
+      input->want > LQT_LOGITS_ALL) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
+                     "an input needs at least one token and a known `want`");
+  }
+  if (input->count > s->cache.max_length - sequence->length) {
+    return lqt__fail(diag, LQT_CONTEXT_FULL, where,
+                     "sequence %u has %u positions; %zu more pass the limit of %u", input->sequence,
+                     sequence->length, input->count, s->cache.max_length);
+  }
+  return check_tokens(s, input, diag);
+}
+
+static size_t rows_of(const lqt_step_input *input) {
+  return input->want == LQT_LOGITS_NONE ? 0 : input->want == LQT_LOGITS_LAST ? 1 : input->count;
+}
+
+static lqt_status check_inputs(lqt_session *s, const lqt_step_input *inputs, size_t count,
+                               lqt_diag *diag) {
+  if (count == 0 || inputs == NULL) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "a step needs at least one input");
+  }
+  memset(s->named, 0, s->cache.max_sequences * sizeof *s->named);
+  uint64_t tokens = 0;
+  for (size_t i = 0; i < count; i++) {
+    LQT__TRY(check_input(s, &inputs[i], diag));
+    tokens += inputs[i].count;
+  }
+  if (tokens > s->cache.max_positions - s->cache.positions) {
+    return lqt__fail(diag, LQT_CONTEXT_FULL, where,
+                     "the session's cache holds %llu of %llu positions; %llu more do not fit",
+                     (unsigned long long)s->cache.positions,
+                     (unsigned long long)s->cache.max_positions, (unsigned long long)tokens);
+  }
+  return LQT_OK;
+}
+
+/* Host memory for the step's logits. */
+static lqt_status reserve_logits(lqt_session *s, const lqt_step_input *inputs, size_t count,
+                                 lqt_diag *diag) {
+  if (count > s->row_capacity) {
+    logit_rows *rows = lqt__alloc_array(count, sizeof *rows);
+    if (rows == NULL) return lqt__fail_memory(diag, where, count * sizeof *rows, "logit rows");
+    lqt__free(s->rows);
+    s->rows = rows;
+    s->row_capacity = count;
+  }
+  size_t total = 0;
+  for (size_t i = 0; i < count; i++) {
+    s->rows[i] = (logit_rows){total, rows_of(&inputs[i])};
+    total += s->rows[i].count;
+  }
+  uint64_t need, bytes;
+  if (!lqt__mul(total, s->engine->vocab_size, &need) || !lqt__mul(need, sizeof(float), &bytes)) {
+    return lqt__fail(diag, LQT_OVERFLOW, where, "%zu rows of logits are too many", total);
+  }
+  if (need <= s->logit_capacity) return LQT_OK;
+  float *logits = lqt__alloc_aligned(bytes, 64);
+  if (logits == NULL) return lqt__fail_memory(diag, where, bytes, "logits");
+  lqt__free(s->logits);
+  s->logits = logits;
+  s->logit_capacity = need;
+  return LQT_OK;
+}
+
+/* ---- Running ---- */
+
+/* The tokens of one pass through the model. */
+typedef struct pass {
+  uint64_t tokens, rows;
+} pass;
+
+/* Fills a pass from where the last one stopped (`*input`, `*token`). */
+static pass fill_pass(lqt_session *s, const lqt_step_input *inputs, size_t count, size_t *input,
+                      size_t *token) {
+  pass p = {0};
+  uint64_t left = 0;
+  for (size_t i = *input; i < count && left < s->max_batch; i++) {
+    left += inputs[i].count - (i == *input ? *token : 0);
+  }
+  uint64_t stride = lqt__step_stride(left < s->max_batch ? left : s->max_batch);
+  while (*input < count && p.tokens < s->max_batch) {
+    const lqt_step_input *in = &inputs[*input];
+    uint32_t start = s->cache.sequences[in->sequence].length;
+    for (; *token < in->count && p.tokens < s->max_batch; ++*token) {
+      bool last = *token + 1 == in->count;
+      s->step[p.tokens] = in->tokens[*token];
+      s->step[stride + p.tokens] = (int32_t)(start + *token);
+      s->step[2 * stride + p.tokens] = (int32_t)in->sequence;
+      if (in->want == LQT_LOGITS_ALL || (in->want == LQT_LOGITS_LAST && last)) {
+        s->wanted[p.rows++] = (int32_t)p.tokens;
+      }
+      p.tokens++;
+    }
+    if (*token < in->count) break;
+    ++*input;
+    *token = 0;
+  }
+  return p;
+}
+
+static lqt_status read_logits(lqt_session *s, bool whole, uint64_t rows, float *out,
+                              lqt_diag *diag) {
+  lqt_view view = lqt__program_logits(&s->program, whole, rows);
+  uint64_t count = rows * view.cols;
+  LQT__TRY(
+      lqt_buffer_read(view.buffer, view.offset, out, count * lqt_dtype_size(view.dtype), diag));
+  if (view.dtype == LQT_DTYPE_F16) {
+    /* Widen in place, from the end. */
+    const uint8_t *halves = (const uint8_t *)out;
+    for (uint64_t i = count; i-- > 0;) {
+      uint16_t half;
+      memcpy(&half, halves + 2 * i, sizeof half);
+      out[i] = lqt__f32_from_f16(half);
+    }
+  }
+  return LQT_OK;
+}
+
+/* The body once, the tail for as many wanted rows at a time as there is room for. */
+static lqt_status run_split(lqt_session *s, pass p, float *out, lqt_diag *diag) {
+  const lqt__plan *plan = &s->engine->plan;
+  lqt_device *device = s->engine->device;
+  uint64_t row_offset = 3 * lqt__step_stride(p.tokens) * sizeof(int32_t);
+  for (uint64_t done = 0; done < p.rows;) {
+    uint64_t rows = p.rows - done < s->max_rows ? p.rows - done : s->max_rows;
+    LQT__TRY(
+        lqt_buffer_write(s->steps, row_offset, s->wanted + done, rows * sizeof(int32_t), diag));
+    const lqt_op *ops = lqt__program_split(&s->program, p.tokens, rows);
+    size_t skipped = done == 0 ? 0 : plan->body_count;
+    LQT__TRY(lqt_device_run(device, ops + skipped, plan->op_count - skipped, diag));
+    LQT__TRY(read_logits(s, false, rows, out + done * s->engine->vocab_size, diag));
+    done += rows;
+  }
+  return LQT_OK;
+}
+
+static lqt_status run_pass(lqt_session *s, pass p, float *out, lqt_diag *diag) {
+  const lqt__plan *plan = &s->engine->plan;
+  lqt_device *device = s->engine->device;
+  uint64_t used = 2 * lqt__step_stride(p.tokens) + p.tokens;
+  LQT__TRY(lqt_buffer_write(s->steps, 0, s->step, used * sizeof(int32_t), diag));
+  if (p.rows != 0 && (p.rows < p.tokens || p.rows > s->max_rows)) {
+    return run_split(s, p, out, diag);
+  }
+  const lqt_op *ops = lqt__program_whole(&s->program, p.tokens);
+  size_t count = p.rows != 0 ? plan->op_count - plan->gather_count : plan->state_count;
+  LQT__TRY(lqt_device_run(device, ops, count, diag));
+  return p.rows != 0 ? read_logits(s, true, p.rows, out, diag) : LQT_OK;
+}
+
+static lqt_status write_table(lqt_session *s, lqt_diag *diag) {
+  lqt__cache *cache = &s->cache;
+  if (cache->dirty_first == cache->dirty_end) return LQT_OK;
+  uint64_t row = (uint64_t)cache->table_cols * sizeof *cache->table;
+  LQT__TRY(lqt_buffer_write(s->table, cache->dirty_first * row,
+                            cache->table + (size_t)cache->dirty_first * cache->table_cols,
+                            (cache->dirty_end - cache->dirty_first) * row, diag));
+  cache->dirty_first = cache->dirty_end = 0;
+  return LQT_OK;
+}
+
+static lqt_status run_passes(lqt_session *s, const lqt_step_input *inputs, size_t count,
+                             lqt_diag *diag) {
+  LQT__TRY(write_table(s, diag));
+  size_t input = 0, token = 0;
+  float *out = s->logits;
+  while (input < count) {
+    pass p = fill_pass(s, inputs, count, &input, &token);
+    LQT__TRY(run_pass(s, p, out, diag));
+    if (p.rows != 0) out += p.rows * s->engine->vocab_size;
+  }
+  return LQT_OK;
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+lqt_status lqt_session_step(lqt_session *s, const lqt_step_input *inputs, size_t count,
+                            lqt_step_result *out_result, lqt_diag *diag) {
+  if (out_result != NULL) *out_result = (lqt_step_result){0};
+  s->input_count = 0;
+  double start = now();
+  LQT__TRY(check_inputs(s, inputs, count, diag));
+  LQT__TRY(reserve_logits(s, inputs, count, diag));
+  for (size_t i = 0; i < count; i++) {
+    lqt__cache_reserve(&s->cache, inputs[i].sequence, (uint32_t)inputs[i].count);
+  }
+  lqt__gate_enter(s->engine->gate);
+  uint64_t revision = lqt_engine_revision(s->engine);
+  lqt_status status = run_passes(s, inputs, count, diag);
+  lqt__gate_leave(s->engine->gate);
+  for (size_t i = 0; i < count; i++) {
+    uint32_t sequence = inputs[i].sequence;
+    if (status == LQT_OK) {
+      lqt__cache_fill(&s->cache, sequence, (uint32_t)inputs[i].count);
+    } else {
+      lqt__cache_truncate(&s->cache, sequence, s->cache.sequences[sequence].length);
+    }
+  }
+  if (status != LQT_OK) return status;
+  s->input_count = count;
+  if (out_result != NULL) *out_result = (lqt_step_result){revision, now() - start};
+  return LQT_OK;
+}
+
+const float *lqt_session_logits(const lqt_session *s, size_t input, size_t row) {
+  if (input >= s->input_count || row >= s->rows[input].count) return NULL;
+  return s->logits + (s->rows[input].first + row) * s->engine->vocab_size;
+}
