@@ -143,12 +143,18 @@ static lqt_status plan_graph(lqt__builder *b) {
 
 /* ---- Fusing residual additions into products ---- */
 
+enum { OPERANDS = LQT_OP_MAX_IN + LQT_OP_MAX_OUT };
+
+static void list_operands(const lqt__plan_op *op, uint32_t out[OPERANDS]) {
+  memcpy(out, op->in, sizeof op->in);
+  memcpy(out + LQT_OP_MAX_IN, op->out, sizeof op->out);
+}
+
 static bool touches(const lqt__plan_op *op, uint32_t value) {
-  for (size_t i = 0; i < LQT_OP_MAX_IN; i++) {
-    if (op->in[i] == value) return true;
-  }
-  for (size_t i = 0; i < LQT_OP_MAX_OUT; i++) {
-    if (op->out[i] == value) return true;
+  uint32_t operands[OPERANDS];
+  list_operands(op, operands);
+  for (size_t i = 0; i < OPERANDS; i++) {
+    if (operands[i] == value) return true;
   }
   return false;
 }
@@ -227,12 +233,12 @@ static bool needs_all_rows(const lqt__plan *plan, const lqt__plan_op *op) {
  * there is none. */
 static uint32_t crossing_value(const lqt__plan *plan, size_t cut, size_t tail) {
   for (size_t k = tail; k < plan->op_count; k++) {
-    const lqt__plan_op *op = &plan->ops[k];
-    for (size_t i = 0; i < LQT_OP_MAX_IN + LQT_OP_MAX_OUT; i++) {
-      uint32_t value = i < LQT_OP_MAX_IN ? op->in[i] : op->out[i - LQT_OP_MAX_IN];
-      if (plan->values[value].kind == LQT__VALUE_ACTIVATION &&
-          touched_between(plan, 0, cut, value)) {
-        return value;
+    uint32_t operands[OPERANDS];
+    list_operands(&plan->ops[k], operands);
+    for (size_t i = 0; i < OPERANDS; i++) {
+      if (plan->values[operands[i]].kind == LQT__VALUE_ACTIVATION &&
+          touched_between(plan, 0, cut, operands[i])) {
+        return operands[i];
       }
     }
   }
@@ -270,9 +276,10 @@ static lqt_status cut_tail(lqt__builder *b) {
 static void find_lifetimes(lqt__plan *plan) {
   for (size_t v = 0; v < plan->value_count; v++) plan->values[v].first = SIZE_MAX;
   for (size_t k = 0; k < plan->op_count; k++) {
-    const lqt__plan_op *op = &plan->ops[k];
-    for (size_t i = 0; i < LQT_OP_MAX_IN + LQT_OP_MAX_OUT; i++) {
-      lqt__value *value = &plan->values[i < LQT_OP_MAX_IN ? op->in[i] : op->out[i - LQT_OP_MAX_IN]];
+    uint32_t operands[OPERANDS];
+    list_operands(&plan->ops[k], operands);
+    for (size_t i = 0; i < OPERANDS; i++) {
+      lqt__value *value = &plan->values[operands[i]];
       if (value->first == SIZE_MAX) {
         value->first = k;
         value->tail = k >= plan->body_count;

@@ -1,6 +1,7 @@
 #include "exec/rope.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/diag.h"
