@@ -35,6 +35,8 @@ struct lqt__pool {
   pthread_mutex_t mutex;
   pthread_cond_t wake;
   worker *workers;
+  void *scratch;
+  size_t scratch_bytes;
 };
 
 unsigned lqt__core_count(void) {
@@ -91,6 +93,7 @@ static void stop_workers(lqt__pool *pool, unsigned started) {
   for (unsigned i = 1; i < started; i++) pthread_join(pool->workers[i].thread, NULL);
   pthread_mutex_destroy(&pool->mutex);
   pthread_cond_destroy(&pool->wake);
+  lqt__free(pool->scratch);
   lqt__free(pool->workers);
   lqt__free(pool);
 }
@@ -119,6 +122,16 @@ lqt__pool *lqt__pool_create(unsigned threads) {
 
 void lqt__pool_destroy(lqt__pool *pool) {
   if (pool != NULL) stop_workers(pool, pool->threads);
+}
+
+void *lqt__pool_scratch(lqt__pool *pool, size_t bytes) {
+  if (bytes <= pool->scratch_bytes) return pool->scratch;
+  void *grown = lqt__alloc_aligned(bytes + bytes / 4, 64);
+  if (grown == NULL) return NULL;
+  lqt__free(pool->scratch);
+  pool->scratch = grown;
+  pool->scratch_bytes = bytes + bytes / 4;
+  return grown;
 }
 
 unsigned lqt__pool_threads(const lqt__pool *pool) { return pool != NULL ? pool->threads : 1; }
