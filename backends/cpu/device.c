@@ -104,12 +104,11 @@ static lqt_status device_open(const char *rest, const lqt_device_options *option
   if (oracle) threads = 1;
   lqt__cpu_device *device = lqt__alloc_zero(sizeof *device);
   if (device == NULL) return lqt__fail_memory(diag, "cpu", sizeof *device, "device");
-  if (threads > 1) {
-    device->pool = lqt__pool_create(threads);
-    if (device->pool == NULL) {
-      lqt__free(device);
-      return lqt__fail(diag, LQT_OUT_OF_MEMORY, "cpu", "cannot start %u threads", threads);
-    }
+  /* A pool of one thread starts none, but holds the scratch of the fast products. */
+  device->pool = lqt__pool_create(threads);
+  if (device->pool == NULL) {
+    lqt__free(device);
+    return lqt__fail(diag, LQT_OUT_OF_MEMORY, "cpu", "cannot start %u threads", threads);
   }
   pthread_mutex_init(&device->mutex, NULL);
   device->oracle = oracle;
