@@ -20,8 +20,9 @@ LQT_API LQT_NODISCARD lqt_status lqt_editor_create(lqt_model *model, lqt_editor 
 LQT_API void lqt_editor_destroy(lqt_editor *editor); /* NULL accepted */
 
 /* Edits go to attached engines at their next step boundary. Attaching brings an engine to the
- * editor's revision. Threads: one-at-a-time. Errors: LQT_INVALID_ARGUMENT (another model's engine),
- * LQT_DEVICE_*. */
+ * editor's revision; a detached one stays as it is. Threads: one-at-a-time; steps may run meanwhile
+ * on other threads. Errors: LQT_INVALID_ARGUMENT (another model's engine), LQT_CONFLICT (attached
+ * to another editor), LQT_OUT_OF_MEMORY, LQT_DEVICE_*. */
 LQT_API LQT_NODISCARD lqt_status lqt_editor_attach(lqt_editor *editor, lqt_engine *engine,
                                                    lqt_diag *diag);
 LQT_API void lqt_editor_detach(lqt_editor *editor, lqt_engine *engine);
@@ -31,13 +32,14 @@ LQT_API uint64_t lqt_editor_revision(const lqt_editor *editor);
  * Values are rounded to the codebook's type. Every engine sees it from its next step on. Threads:
  * one-at-a-time; steps may run meanwhile on other threads. Errors: LQT_NOT_FOUND, LQT_OUT_OF_RANGE,
  * LQT_DIMENSION_MISMATCH, LQT_IMMUTABLE (the codebook is not MUTABLE), LQT_PERMISSION_DENIED (a
- * tensor that uses it is PROTECTED), LQT_NOT_FINITE (in the codebook's type), LQT_DEVICE_*: nothing
- * has changed then. */
+ * tensor that uses it is PROTECTED), LQT_NOT_FINITE (in the codebook's type), LQT_OUT_OF_MEMORY,
+ * LQT_DEVICE_*: nothing has changed then. LQT_DEVICE_LOST: an engine could not be brought back to
+ * what it was; create it again. */
 LQT_API LQT_NODISCARD lqt_status lqt_edit_codebook_entry(lqt_editor *editor, uint16_t codebook_id,
                                                          uint32_t vector, const float *values,
                                                          size_t dim, uint64_t *out_revision,
                                                          lqt_diag *diag);
-/* Reads a vector as edited. Errors: LQT_NOT_FOUND, LQT_OUT_OF_RANGE. */
+/* Reads a vector as edited. Errors: LQT_NOT_FOUND, LQT_OUT_OF_RANGE, LQT_DIMENSION_MISMATCH. */
 LQT_API LQT_NODISCARD lqt_status lqt_editor_codebook_entry(const lqt_editor *editor,
                                                            uint16_t codebook_id, uint32_t vector,
                                                            float *out, size_t dim, lqt_diag *diag);

@@ -12,7 +12,8 @@ extern "C" {
 
 /* Uploads the model's weights and plans its module graph. Keeps references to both.
  * Owns: the caller; destroy sessions first. Threads: any (the engine itself may be shared by the
- * sessions of many threads; their steps are serialised by its gate).
+ * sessions of many threads; their steps are serialised, together with those of the device's other
+ * engines).
  * Errors: LQT_BAD_GRAPH, LQT_UNSUPPORTED (a module type we do not run), LQT_BAD_TENSOR (a shape
  * that does not fit its module), LQT_*OUT_OF_MEMORY, LQT_DEVICE_*. */
 LQT_API LQT_NODISCARD lqt_status lqt_engine_create(lqt_model *model, lqt_device *device,
@@ -102,7 +103,7 @@ LQT_API LQT_NODISCARD lqt_status lqt_sampler_create(const lqt_sampler_options *o
                                                     lqt_sampler **out_sampler, lqt_diag *diag);
 LQT_API void lqt_sampler_destroy(lqt_sampler *sampler); /* NULL accepted */
 /* Draws a token. Same seed, same logits, same draws on every machine. Threads: owner.
- * Errors: LQT_NOT_FINITE (a NaN, or no finite logit), LQT_OUT_OF_MEMORY. */
+ * Errors: LQT_NOT_FINITE (a NaN or plus infinity, or no finite logit), LQT_OUT_OF_MEMORY. */
 LQT_API LQT_NODISCARD lqt_status lqt_sampler_sample(lqt_sampler *sampler, const float *logits,
                                                     uint32_t vocab_size, int32_t *out_token,
                                                     lqt_diag *diag);

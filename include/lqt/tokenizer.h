@@ -26,9 +26,10 @@ LQT_API int32_t lqt_tokenizer_bos(const lqt_tokenizer *tokenizer);
 LQT_API int32_t lqt_tokenizer_eos(const lqt_tokenizer *tokenizer);
 
 /* Encodes `bytes` bytes of UTF-8 (invalid bytes are encoded as bytes). Adds no begin-of-text id.
- * `special`: added tokens in the text ("<|endoftext|>") become their ids; otherwise plain text.
- * Writes at most `capacity` ids and always the full count to *out_count, so a first call with
- * capacity 0 sizes the buffer. Threads: any. Errors: LQT_OUT_OF_MEMORY. */
+ * `special`: special tokens in the text ("<|endoftext|>") become their ids; otherwise they are
+ * plain text. Added tokens that are not special always become their ids. Writes at most `capacity`
+ * ids and always the full count to *out_count, so a first call with capacity 0 sizes the buffer.
+ * Threads: any. Errors: LQT_OUT_OF_MEMORY. */
 LQT_API LQT_NODISCARD lqt_status lqt_tokenizer_encode(const lqt_tokenizer *tokenizer,
                                                       const char *text, size_t bytes, bool special,
                                                       int32_t *ids, size_t capacity,
