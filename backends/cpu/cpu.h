@@ -14,6 +14,9 @@ typedef struct lqt__cpu_attention lqt__cpu_attention;
  * query head kv_head * group + r % group of token + r / group. */
 typedef struct lqt__cpu_attention_task {
   uint32_t token, row, rows, kv_head;
+  int32_t first_key, last_key; /* few rows: the positions to go through */
+  uint32_t part;               /* few rows: which partial result this makes */
+  bool few, last;              /* last: the last part of these rows */
 } lqt__cpu_attention_task;
 
 /* Kernels of one instruction set, single-threaded. */
@@ -25,9 +28,10 @@ typedef struct lqt__cpu_kernels {
    * vectors 1 or 2. The rows of c are ldc floats apart. */
   void (*tile)(const float *a, size_t row_step, size_t k_step, const float *b, size_t ldb,
                size_t depth, float *c, size_t ldc, size_t rows, unsigned vectors, bool accumulate);
-  /* out[t] = sum over n of w[i] * x[t*x_stride + i], t < tokens <= 4; w of `dtype`. */
-  void (*dot)(const void *w, lqt_dtype dtype, const float *x, size_t x_stride, unsigned tokens,
-              size_t n, float *out);
+  /* out[4*t + r] = sum over n of w[r*w_stride + i] * x[t*x_stride + i], t < tokens <= 4, r < 4; w
+   * of `dtype`. */
+  void (*dot)(const void *w, size_t w_stride, lqt_dtype dtype, const float *x, size_t x_stride,
+              unsigned tokens, size_t n, float *out);
   void (*widen)(const void *in, lqt_dtype dtype, size_t n, float *out); /* F16, BF16, F32 */
   void (*narrow)(const float *in, size_t n, uint16_t *out);             /* to F16 */
   void (*rmsnorm)(const float *x, const float *gain, size_t n, float eps, float *y);
@@ -38,13 +42,18 @@ typedef struct lqt__cpu_kernels {
   void (*act)(lqt_act act, const float *x, size_t n, float *y);
   void (*glu)(lqt_act act, const float *gate, const float *up, size_t n, float *y);
   /* Values of a codebook row segment inside one bank: out[i] = table[index(first + i)] for scalar
-   * codebooks. `table` holds 2^bits floats. bits 2, 3, 4 or 8. */
+   * codebooks. `table` holds 2^bits floats, at least 16. bits 2, 3, 4 or 8; first a multiple of
+   * 16. */
   void (*lookup)(const uint8_t *row, uint32_t bits, const float *table, size_t first, size_t n,
                  float *out);
   void (*scale)(float *values, float factor, size_t n);
   /* task->rows <= 2 * width. scratch: lqt__cpu_attention_scratch floats, 64-byte aligned. */
   void (*attention)(const lqt__cpu_attention *attention, const lqt__cpu_attention_task *task,
                     float *scratch);
+  /* task->rows <= LQT__CPU_FEW_ROWS, keys [first_key, last_key]: results still to be divided, and
+   * joined with those of other keys. partial: LQT__CPU_FEW_ROWS * (2 + head_dim) floats. */
+  void (*attention_few)(const lqt__cpu_attention *attention, const lqt__cpu_attention_task *task,
+                        float *partial);
 } lqt__cpu_kernels;
 
 extern const lqt__cpu_kernels lqt__cpu_kernels_scalar;
@@ -53,7 +62,7 @@ extern const lqt__cpu_kernels lqt__cpu_kernels_avx2;
 extern const lqt__cpu_kernels lqt__cpu_kernels_avx512;
 #endif
 
-enum { LQT__CPU_KEY_BLOCK = 64 };
+enum { LQT__CPU_KEY_BLOCK = 64, LQT__CPU_FEW_ROWS = 4 };
 
 struct lqt__cpu_attention {
   const float *q;
@@ -75,6 +84,16 @@ typedef struct lqt__cpu_profile {
   bool on;
 } lqt__cpu_profile;
 
+/* The sines and cosines of the last rope: the layers of a step all ask for the same ones. */
+typedef struct lqt__cpu_angles {
+  float *values; /* cos then sin, [rows][rotary_dim] */
+  int32_t *positions;
+  float *frequencies;
+  size_t rows, capacity_values, capacity_rows, capacity_frequencies;
+  uint32_t rotary_dim;
+  float scale;
+} lqt__cpu_angles;
+
 typedef struct lqt__cpu_device {
   lqt_device base;
   bool oracle, exact;
@@ -84,6 +103,7 @@ typedef struct lqt__cpu_device {
   pthread_mutex_t mutex; /* the pool and the scratch have one user at a time */
   float *scratch;
   size_t scratch_bytes;
+  lqt__cpu_angles angles;
   lqt__cpu_profile profile;
 } lqt__cpu_device;
 

@@ -125,6 +125,9 @@ static void device_close(lqt_device *base) {
   lqt__pool_destroy(device->pool);
   pthread_mutex_destroy(&device->mutex);
   lqt__free(device->scratch);
+  lqt__free(device->angles.values);
+  lqt__free(device->angles.positions);
+  lqt__free(device->angles.frequencies);
   lqt__free(device->profile.entries);
   lqt__free(device);
 }

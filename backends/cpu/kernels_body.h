@@ -188,45 +188,57 @@ INLINE vf load_as_n(const void *p, lqt_dtype dtype, size_t at, size_t n) {
   return v_load_n((const float *)p + at, n);
 }
 
-INLINE void dot_tokens(const void *w, lqt_dtype dtype, const float *x, size_t x_stride,
-                       unsigned tokens, size_t n, float *out) {
-  vf a[4], b[4];
-  for (unsigned t = 0; t < tokens; t++) a[t] = b[t] = v_zero();
+/* Four rows of w, `w_stride` elements apart, by `tokens` rows of x. */
+INLINE void dot_tile(const void *w, size_t w_stride, lqt_dtype dtype, const float *x,
+                     size_t x_stride, unsigned tokens, size_t n, float *out) {
+  vf sum[4][4];
+#pragma GCC unroll 4
+  for (unsigned t = 0; t < tokens; t++) {
+#pragma GCC unroll 4
+    for (unsigned r = 0; r < 4; r++) sum[t][r] = v_zero();
+  }
   size_t i = 0;
-  for (; i + 2 * W <= n; i += 2 * W) {
-    vf w0 = load_as(w, dtype, i), w1 = load_as(w, dtype, i + W);
+  for (; i + W <= n; i += W) {
+    vf row[4];
+#pragma GCC unroll 4
+    for (unsigned r = 0; r < 4; r++) row[r] = load_as(w, dtype, r * w_stride + i);
+#pragma GCC unroll 4
     for (unsigned t = 0; t < tokens; t++) {
-      a[t] = v_fma(w0, v_load(x + t * x_stride + i), a[t]);
-      b[t] = v_fma(w1, v_load(x + t * x_stride + i + W), b[t]);
+      vf v = v_load(x + t * x_stride + i);
+#pragma GCC unroll 4
+      for (unsigned r = 0; r < 4; r++) sum[t][r] = v_fma(row[r], v, sum[t][r]);
     }
   }
-  for (; i < n; i += W) {
-    size_t take = n - i < W ? n - i : W;
-    vf w0 = take == W ? load_as(w, dtype, i) : load_as_n(w, dtype, i, take);
+  if (i < n) {
     for (unsigned t = 0; t < tokens; t++) {
-      const float *row = x + t * x_stride + i;
-      a[t] = v_fma(w0, take == W ? v_load(row) : v_load_n(row, take), a[t]);
+      vf v = v_load_n(x + t * x_stride + i, n - i);
+      for (unsigned r = 0; r < 4; r++) {
+        sum[t][r] = v_fma(load_as_n(w, dtype, r * w_stride + i, n - i), v, sum[t][r]);
+      }
     }
   }
-  for (unsigned t = 0; t < tokens; t++) out[t] = v_sum(v_add(a[t], b[t]));
+#pragma GCC unroll 4
+  for (unsigned t = 0; t < tokens; t++) {
+    v_sum4(sum[t][0], sum[t][1], sum[t][2], sum[t][3], out + 4 * t);
+  }
 }
 
-INLINE void dot_typed(const void *w, lqt_dtype dtype, const float *x, size_t x_stride,
-                      unsigned tokens, size_t n, float *out) {
-  if (tokens == 1) dot_tokens(w, dtype, x, x_stride, 1, n, out);
-  if (tokens == 2) dot_tokens(w, dtype, x, x_stride, 2, n, out);
-  if (tokens == 3) dot_tokens(w, dtype, x, x_stride, 3, n, out);
-  if (tokens == 4) dot_tokens(w, dtype, x, x_stride, 4, n, out);
+INLINE void dot_typed(const void *w, size_t w_stride, lqt_dtype dtype, const float *x,
+                      size_t x_stride, unsigned tokens, size_t n, float *out) {
+  if (tokens == 1) dot_tile(w, w_stride, dtype, x, x_stride, 1, n, out);
+  if (tokens == 2) dot_tile(w, w_stride, dtype, x, x_stride, 2, n, out);
+  if (tokens == 3) dot_tile(w, w_stride, dtype, x, x_stride, 3, n, out);
+  if (tokens == 4) dot_tile(w, w_stride, dtype, x, x_stride, 4, n, out);
 }
 
-static void dot(const void *w, lqt_dtype dtype, const float *x, size_t x_stride, unsigned tokens,
-                size_t n, float *out) {
+static void dot(const void *w, size_t w_stride, lqt_dtype dtype, const float *x, size_t x_stride,
+                unsigned tokens, size_t n, float *out) {
   if (dtype == LQT_DTYPE_F16)
-    dot_typed(w, LQT_DTYPE_F16, x, x_stride, tokens, n, out);
+    dot_typed(w, w_stride, LQT_DTYPE_F16, x, x_stride, tokens, n, out);
   else if (dtype == LQT_DTYPE_BF16)
-    dot_typed(w, LQT_DTYPE_BF16, x, x_stride, tokens, n, out);
+    dot_typed(w, w_stride, LQT_DTYPE_BF16, x, x_stride, tokens, n, out);
   else
-    dot_typed(w, LQT_DTYPE_F32, x, x_stride, tokens, n, out);
+    dot_typed(w, w_stride, LQT_DTYPE_F32, x, x_stride, tokens, n, out);
 }
 
 /* ---- The register tile: `rows` values of a, each times `vectors` vectors of b, a step. ---- */
@@ -293,12 +305,34 @@ static void tile(const float *a, size_t row_step, size_t k_step, const float *b,
 
 /* ---- Codebook lookup. ---- */
 
+/* `first` is a multiple of 16, so that it begins a byte at every width. */
 INLINE void unpack(const uint8_t *row, uint32_t bits, size_t first, size_t n, uint8_t *codes) {
-  for (size_t i = 0; i < n; i++) {
-    size_t bit = (first + i) * bits;
-    uint32_t value = row[bit / 8] >> (bit % 8);
-    if (bits == 3 && bit % 8 > 5) value |= (uint32_t)row[bit / 8 + 1] << (8 - bit % 8);
-    codes[i] = (uint8_t)(value & ((1u << bits) - 1u));
+  const uint8_t *in = row + first * bits / 8;
+  size_t whole = n / 8 * 8;
+  if (bits == 8) memcpy(codes, in, n);
+  if (bits == 4) {
+    for (size_t i = 0; i < n / 2; i++) {
+      codes[2 * i] = in[i] & 15;
+      codes[2 * i + 1] = in[i] >> 4;
+    }
+    if (n % 2 != 0) codes[n - 1] = in[n / 2] & 15;
+  }
+  if (bits == 2) {
+    for (size_t i = 0; i < n; i += 4) {
+      for (size_t j = 0; j < 4; j++) codes[i + j] = in[i / 4] >> (2 * j) & 3;
+    }
+  }
+  if (bits != 3) return;
+  for (size_t i = 0; i < whole; i += 8) {
+    uint32_t three = in[0] | (uint32_t)in[1] << 8 | (uint32_t)in[2] << 16;
+    for (size_t j = 0; j < 8; j++) codes[i + j] = three >> (3 * j) & 7;
+    in += 3;
+  }
+  for (size_t i = whole; i < n; i++) {
+    size_t bit = (i - whole) * 3;
+    uint32_t value = in[bit / 8] >> (bit % 8);
+    if (bit % 8 > 5) value |= (uint32_t)in[bit / 8 + 1] << (8 - bit % 8);
+    codes[i] = value & 7;
   }
 }
 
@@ -309,7 +343,7 @@ static void lookup(const uint8_t *row, uint32_t bits, const float *table, size_t
   for (size_t done = 0; done < n; done += BATCH) {
     size_t take = n - done < BATCH ? n - done : BATCH;
     if (bits == 8)
-      memcpy(codes, row + first + done, take);
+      unpack(row, 8, first + done, take, codes);
     else if (bits == 4)
       unpack(row, 4, first + done, take, codes);
     else if (bits == 2)
@@ -331,6 +365,7 @@ static void lookup(const uint8_t *row, uint32_t bits, const float *table, size_t
 }
 
 #include "kernels_attention.h"
+#include "kernels_attention_few.h"
 
 const lqt__cpu_kernels KERNELS_TABLE = {
     .name = KERNELS_NAME,
@@ -347,4 +382,5 @@ const lqt__cpu_kernels KERNELS_TABLE = {
     .lookup = lookup,
     .scale = scale,
     .attention = attention,
+    .attention_few = attention_few,
 };

@@ -23,6 +23,7 @@ typedef struct product {
   float *panels;                /* many tokens: [panel][depth][lanes] */
   float *scratch;               /* a worker's part each */
   size_t worker_floats, padded; /* padded: tokens in whole vectors */
+  size_t values_stride;         /* few tokens: between reconstructed rows */
 } product;
 
 /* The weight's rows can be multiplied as they lie in memory. */
@@ -37,27 +38,39 @@ static void put(const product *p, size_t token, size_t row, float value) {
   *y = p->accumulate ? *y + value : value;
 }
 
+/* Four rows at a time; the last ones are done again beside repeated rows. */
+static void few_rows(const product *p, size_t row, size_t rows, float *values) {
+  const lqt_weight_desc *canon = &p->weight->canon;
+  bool plain = is_plain(canon) && rows == 4;
+  size_t size = lqt_dtype_size(canon->dtype), stride = p->values_stride;
+  const void *w = values;
+  if (plain) {
+    w = (const uint8_t *)canon->data + row * canon->row_stride;
+    stride = canon->row_stride / size;
+  } else {
+    for (size_t r = 0; r < 4; r++) {
+      size_t from = r < rows ? r : rows - 1;
+      lqt__cpu_weight_row(p->weight, p->kernels, row + from, 0, p->depth, values + r * stride);
+    }
+  }
+  float scale = plain ? canon->scale : 1.0f;
+  for (size_t t = 0; t < p->tokens; t += 4) {
+    unsigned take = p->tokens - t < 4 ? (unsigned)(p->tokens - t) : 4;
+    float sums[16];
+    p->kernels->dot(w, stride, plain ? canon->dtype : LQT_DTYPE_F32, p->x + t * p->x_stride,
+                    p->x_stride, take, p->depth, sums);
+    for (unsigned i = 0; i < take; i++) {
+      for (size_t r = 0; r < rows; r++) put(p, t + i, row + r, sums[4 * i + r] * scale);
+    }
+  }
+}
+
 static void few_task(void *context, size_t task, unsigned worker) {
   const product *p = context;
-  const lqt_weight_desc *canon = &p->weight->canon;
-  bool plain = is_plain(canon);
   float *values = p->scratch + worker * p->worker_floats;
   size_t end = (task + 1) * ROW_BLOCK < p->rows ? (task + 1) * ROW_BLOCK : p->rows;
-  for (size_t row = task * ROW_BLOCK; row < end; row++) {
-    const void *w = values;
-    if (plain)
-      w = (const uint8_t *)canon->data + row * canon->row_stride;
-    else
-      lqt__cpu_weight_row(p->weight, p->kernels, row, 0, p->depth, values);
-    for (size_t t = 0; t < p->tokens; t += 4) {
-      unsigned take = p->tokens - t < 4 ? (unsigned)(p->tokens - t) : 4;
-      float sums[4];
-      p->kernels->dot(w, plain ? canon->dtype : LQT_DTYPE_F32, p->x + t * p->x_stride, p->x_stride,
-                      take, p->depth, sums);
-      for (unsigned i = 0; i < take; i++) {
-        put(p, t + i, row, plain ? sums[i] * canon->scale : sums[i]);
-      }
-    }
+  for (size_t row = task * ROW_BLOCK; row < end; row += 4) {
+    few_rows(p, row, end - row < 4 ? end - row : 4, values);
   }
 }
 
@@ -114,7 +127,8 @@ static size_t task_count(const product *p) { return (p->rows + ROW_BLOCK - 1) / 
 
 static lqt_status few_tokens(lqt__cpu_device *device, product *p, lqt_diag *diag) {
   size_t workers = lqt__pool_threads(device->pool);
-  p->worker_floats = (p->depth + 31) & ~(size_t)15;
+  p->values_stride = (p->depth + 47) & ~(size_t)15;
+  p->worker_floats = 4 * p->values_stride;
   size_t bytes = workers * p->worker_floats * sizeof(float);
   p->scratch = lqt__cpu_scratch(device, bytes);
   if (p->scratch == NULL) return lqt__fail_memory(diag, "matmul", bytes, "scratch");

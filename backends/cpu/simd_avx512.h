@@ -34,8 +34,19 @@ static inline vf v_round(vf x) { return _mm512_roundscale_ps(x, 8); }
 /* x * 2^n for whole n */
 static inline vf v_scale2(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 static inline float v_sum(vf x) { return _mm512_reduce_add_ps(x); }
+/* Sums of four vectors, into out[4]. */
+static inline void v_sum4(vf a, vf b, vf c, vf d, float *out) {
+  vf ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  vf cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+  vf all = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+  _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
 static inline vf v_load_f16(const uint16_t *p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline vf v_iota(void) {
+  return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 static inline vf v_load_f16_n(const uint16_t *p, size_t n) {
   return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), p));

@@ -27,6 +27,14 @@ static inline vf v_keep_range(vf x, vf p, vf low, vf high, vf other) {
 static inline vf v_round(vf x) { return rintf(x); }
 static inline vf v_scale2(vf x, vf n) { return ldexpf(x, (int)n); }
 static inline float v_sum(vf x) { return x; }
+/* Four sums, into out[4]. */
+static inline void v_sum4(vf a, vf b, vf c, vf d, float *out) {
+  out[0] = a;
+  out[1] = b;
+  out[2] = c;
+  out[3] = d;
+}
+static inline vf v_iota(void) { return 0.0f; }
 static inline vf v_load_f16(const uint16_t *p) { return lqt__f32_from_f16(*p); }
 static inline vf v_load_f16_n(const uint16_t *p, size_t n) { return n != 0 ? v_load_f16(p) : 0.0f; }
 static inline vf v_load_bf16(const uint16_t *p) { return lqt__f32_from_bf16(*p); }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/diag.h"
 #include "cpu.h"
 
@@ -10,7 +11,6 @@ typedef struct row_job {
   const lqt_op *op;
   size_t rows, rows_a_task;
   void (*row)(const struct row_job *job, size_t row);
-  const float *angles; /* rope: cos then sin, [rows][rotary_dim] */
 } row_job;
 
 static float *row_of(const lqt_view *view, size_t row) {
@@ -87,7 +87,7 @@ static void kv_row(const row_job *job, size_t t) {
 static void rope_row(const row_job *job, size_t t) {
   const lqt_op *op = job->op;
   size_t half = op->rotary_dim / 2;
-  const float *restrict c = job->angles + t * op->rotary_dim;
+  const float *restrict c = job->device->angles.values + t * op->rotary_dim;
   const float *restrict s = c + half;
   for (uint32_t h = 0; h < op->heads; h++) {
     float *head = row_of(&op->out[0], t) + (size_t)h * op->head_dim;
@@ -131,7 +131,7 @@ static void angle_row(const row_job *job, size_t t) {
   size_t half = op->rotary_dim / 2;
   float position = (float)((const int32_t *)lqt__cpu_data(&op->in[0]))[t];
   const float *frequencies = row_of(&op->in[1], 0);
-  float *c = (float *)job->angles + t * op->rotary_dim, *s = c + half;
+  float *c = job->device->angles.values + t * op->rotary_dim, *s = c + half;
   for (size_t i = 0; i < half; i++) {
     float angle = position * frequencies[i];
     c[i] = cosf(angle) * op->attn_scale;
@@ -139,15 +139,49 @@ static void angle_row(const row_job *job, size_t t) {
   }
 }
 
-static lqt_status rope(row_job *job, lqt_diag *diag) {
+/* Room for `count` elements; the old contents are dropped. */
+static bool reserve(void **block, size_t *capacity, size_t count) {
+  if (count <= *capacity) return true;
+  lqt__free(*block);
+  *capacity = 0;
+  *block = lqt__alloc_array(count, sizeof(float));
+  if (*block != NULL) *capacity = count;
+  return *block != NULL;
+}
+
+static bool same_angles(const lqt__cpu_angles *angles, const lqt_op *op, size_t rows) {
+  return angles->rows == rows && angles->rotary_dim == op->rotary_dim &&
+         angles->scale == op->attn_scale &&
+         memcmp(angles->positions, lqt__cpu_data(&op->in[0]), rows * sizeof(int32_t)) == 0 &&
+         memcmp(angles->frequencies, lqt__cpu_data(&op->in[1]),
+                op->rotary_dim / 2 * sizeof(float)) == 0;
+}
+
+static lqt_status make_angles(row_job *job, lqt_diag *diag) {
   const lqt_op *op = job->op;
-  size_t bytes = job->rows * op->rotary_dim * sizeof(float);
-  job->angles = lqt__cpu_scratch(job->device, bytes);
-  if (job->angles == NULL) return lqt__fail_memory(diag, "rope", bytes, "angles");
+  lqt__cpu_angles *angles = &job->device->angles;
+  size_t rows = job->rows, half = op->rotary_dim / 2;
+  if (angles->rows != 0 && same_angles(angles, op, rows)) return LQT_OK;
+  angles->rows = 0;
+  if (!reserve((void **)&angles->values, &angles->capacity_values, rows * op->rotary_dim) ||
+      !reserve((void **)&angles->positions, &angles->capacity_rows, rows) ||
+      !reserve((void **)&angles->frequencies, &angles->capacity_frequencies, half)) {
+    return lqt__fail_memory(diag, "rope", rows * op->rotary_dim * sizeof(float), "angles");
+  }
+  memcpy(angles->positions, lqt__cpu_data(&op->in[0]), rows * sizeof(int32_t));
+  memcpy(angles->frequencies, lqt__cpu_data(&op->in[1]), half * sizeof(float));
+  angles->rotary_dim = op->rotary_dim;
+  angles->scale = op->attn_scale;
   job->row = angle_row;
   run_job(job, (size_t)op->rotary_dim * 16);
+  angles->rows = rows;
+  return LQT_OK;
+}
+
+static lqt_status rope(row_job *job, lqt_diag *diag) {
+  LQT__TRY(make_angles(job, diag));
   job->row = rope_row;
-  run_job(job, op->out[0].cols);
+  run_job(job, job->op->out[0].cols);
   return LQT_OK;
 }
 

@@ -337,11 +337,18 @@ static lqt_status attention_case(lqt__selftest *t, const kv_shape *s) {
 
 static lqt_status caches(lqt__selftest *t) {
   static const kv_shape fixed[] = {
-      {1, 1, 1, 1, 1, 1, 1, 0, LQT_DTYPE_F32},        {1, 2, 2, 64, 16, 200, 1, 0, LQT_DTYPE_F16},
-      {3, 2, 4, 128, 16, 100, 3, 0, LQT_DTYPE_F16},   {1, 2, 2, 64, 32, 150, 150, 0, LQT_DTYPE_F16},
-      {2, 1, 7, 80, 7, 90, 100, 0, LQT_DTYPE_F32},    {1, 1, 40, 64, 16, 65, 9, 0, LQT_DTYPE_F16},
-      {1, 2, 1, 64, 16, 300, 130, 33, LQT_DTYPE_F16}, {2, 3, 3, 5, 64, 128, 77, 1, LQT_DTYPE_F32},
+      {1, 1, 1, 1, 1, 1, 1, 0, LQT_DTYPE_F32},
+      {1, 2, 2, 64, 16, 200, 1, 0, LQT_DTYPE_F16},
+      {3, 2, 4, 128, 16, 100, 3, 0, LQT_DTYPE_F16},
+      {1, 2, 2, 64, 32, 150, 150, 0, LQT_DTYPE_F16},
+      {2, 1, 7, 80, 7, 90, 100, 0, LQT_DTYPE_F32},
+      {1, 1, 40, 64, 16, 65, 9, 0, LQT_DTYPE_F16},
+      {1, 2, 1, 64, 16, 300, 130, 33, LQT_DTYPE_F16},
+      {2, 3, 3, 5, 64, 128, 77, 1, LQT_DTYPE_F32},
       {1, 2, 2, 16, 16, 64, 0, 0, LQT_DTYPE_F16},
+      /* Contexts long enough to be cut into parts. */
+      {1, 2, 2, 64, 16, 2500, 1, 0, LQT_DTYPE_F16},
+      {2, 1, 3, 80, 16, 2100, 4, 1500, LQT_DTYPE_F32},
   };
   for (size_t i = 0; i < COUNT(fixed); i++) {
     LQT__TRY(attention_case(t, &fixed[i]));
