@@ -1,6 +1,6 @@
 # Two commands do everything on a fresh Debian 12 machine: `make demo` and `make test`. Both install
 # what is missing (scripts/deps.sh says what). Developers use CMake directly: `cmake --list-presets`.
-.PHONY: help demo test bench fuzz valgrind format clean
+.PHONY: help demo test bench fuzz valgrind format tidy clean
 
 help:
 	@echo "make demo      a 4-bit model writes text, is edited, and edited back"
@@ -9,6 +9,7 @@ help:
 	@echo "make fuzz      fuzz every parser (SECONDS_EACH=60)"
 	@echo "make valgrind  the program's tests under valgrind"
 	@echo "make format    clang-format over the sources"
+	@echo "make tidy      clang-tidy over the sources"
 	@echo "make clean     remove build/"
 
 demo:
@@ -38,3 +39,7 @@ format:
 
 clean:
 	rm -rf build
+
+tidy:
+	cmake --preset dev
+	git ls-files 'runtime/*.c' 'backends/*.c' 'tools/*.c' | xargs -P "$$(nproc)" -n 8 clang-tidy -p build/dev --quiet
