@@ -213,11 +213,13 @@ static void print_edit_log(const lqt_model_info *info) {
   }
 }
 
-static void print_text(const lqt_model *model, unsigned parts) {
+static bool print_text(const lqt_model *model, unsigned parts) {
   lqt_model_info info;
   lqt_model_get_info(model, &info);
   print_summary(model, &info);
-  if (parts == 0 || (parts & INSPECT_MODULES)) inspect_print_modules(model, parts == 0);
+  if ((parts == 0 || (parts & INSPECT_MODULES)) && !inspect_print_modules(model, parts == 0)) {
+    return false;
+  }
   if (parts & INSPECT_HEADER) print_header(model, &info);
   if (parts & INSPECT_METADATA) print_metadata(model);
   if (parts & INSPECT_CODEBOOKS) print_codebooks(model);
@@ -225,6 +227,7 @@ static void print_text(const lqt_model *model, unsigned parts) {
   if (parts & INSPECT_DELTAS) print_deltas(model);
   if (parts & INSPECT_MASKS) print_masks(model);
   if (parts & INSPECT_EDIT_LOG) print_edit_log(&info);
+  return true;
 }
 
 static int run(int argc, char **argv) {
@@ -237,8 +240,8 @@ static int run(int argc, char **argv) {
   int code = TOOL_DONE;
   if (args.json) {
     code = tool_print_json(argv[0], inspect_json(model, args.parts));
-  } else {
-    print_text(model, args.parts);
+  } else if (!print_text(model, args.parts)) {
+    code = tool_fail(argv[0], LQT_OUT_OF_MEMORY, NULL);
   }
   lqt_model_release(model);
   return code;

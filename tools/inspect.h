@@ -20,8 +20,8 @@ enum { INSPECT_CHUNK_MODULES = 0x0003, INSPECT_CHUNK_PROVENANCE = 0x0014 };
 
 /* The parts asked for (0: all) under the summary; NULL without memory. */
 json_t *inspect_json(const lqt_model *model, unsigned parts);
-/* The module graph; `layout`: repeated layers once, with their number. */
-void inspect_print_modules(const lqt_model *model, bool layout);
+/* The module graph; `layout`: repeated layers once, with their number. False without memory. */
+bool inspect_print_modules(const lqt_model *model, bool layout);
 
 const char *inspect_chunk_name(uint16_t type);
 void inspect_shape_text(const lqt_tensor_info *tensor, char *out, size_t size);

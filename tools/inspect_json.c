@@ -1,4 +1,5 @@
 /* The JSON of `lqt inspect`, and the chunks that hold JSON. */
+#include <errno.h>
 #include <string.h>
 
 #include "inspect.h"
@@ -42,13 +43,14 @@ static json_t *id_or_null(uint16_t id) {
   return id == LQT_ID_NONE ? json_null() : json_integer(id);
 }
 
-/* A chunk that is JSON, parsed; null when there is none or it is not JSON. */
+/* A chunk that is JSON, parsed; null when there is none or it is not JSON, NULL without memory. */
 static json_t *chunk_json(const lqt_model *model, uint16_t type) {
   const void *data;
   size_t bytes;
   if (lqt_model_chunk(model, type, &data, &bytes) != LQT_OK) return json_null();
+  errno = 0;
   json_t *value = json_loadb(data, bytes, JSON_DECODE_ANY, NULL);
-  return value != NULL ? value : json_null();
+  return value != NULL || errno == ENOMEM ? value : json_null();
 }
 
 typedef json_t *(*item_fn)(const lqt_model *model, size_t index);
@@ -263,13 +265,14 @@ static void print_module_tensors(const lqt_model *model, const json_t *tensors) 
   }
 }
 
-void inspect_print_modules(const lqt_model *model, bool layout) {
+bool inspect_print_modules(const lqt_model *model, bool layout) {
   json_t *graph = chunk_json(model, INSPECT_CHUNK_MODULES);
   json_t *modules = json_object_get(graph, "modules");
+  if (graph == NULL) return false;
   if (!json_is_array(modules)) {
     puts("\nModules: none");
     json_decref(graph);
-    return;
+    return true;
   }
   long layers = count_layers(modules);
   puts("\nModules (tensors: role, shape, kind)");
@@ -292,4 +295,5 @@ void inspect_print_modules(const lqt_model *model, bool layout) {
     putchar('\n');
   }
   json_decref(graph);
+  return true;
 }

@@ -1,5 +1,6 @@
 #include "base/alloc.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +18,9 @@ static bool should_fail(void) {
     atomic_compare_exchange_strong(&fail_countdown, &left, wanted < 0 ? -1 : wanted);
     left = atomic_load(&fail_countdown);
   }
-  if (left < 0) return false;
-  return atomic_fetch_sub(&fail_countdown, 1) == 0;
+  if (left < 0 || atomic_fetch_sub(&fail_countdown, 1) != 0) return false;
+  errno = ENOMEM; /* as malloc does */
+  return true;
 }
 
 void lqt__alloc_fail_after(int64_t countdown) {

@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -15,9 +16,11 @@ static void count_json_allocations(void) {
 lqt_status lqt__json_parse(const char *text, size_t bytes, const char *where, json_t **out,
                            lqt_diag *diag) {
   json_error_t error;
+  errno = 0;
   *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
   if (*out != NULL) return LQT_OK;
-  if (json_error_code(&error) == json_error_out_of_memory) {
+  /* jansson calls some allocation failures bad syntax; errno tells them apart. */
+  if (errno == ENOMEM || json_error_code(&error) == json_error_out_of_memory) {
     return lqt__fail_memory(diag, where, bytes, "JSON");
   }
   uint64_t offset = error.position >= 0 ? (uint64_t)error.position : LQT__NO_OFFSET;

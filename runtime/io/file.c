@@ -89,12 +89,15 @@ struct lqt__output {
   int fd;
   char *path;      /* where it ends */
   char *temporary; /* where it is written */
+  char *directory; /* of both: named at the start, so that nothing can fail after the rename but I/O
+                    */
 };
 
 static void output_free(lqt__output *output) {
   if (output->fd >= 0) close(output->fd);
   lqt__free(output->path);
   lqt__free(output->temporary);
+  lqt__free(output->directory);
   lqt__free(output);
 }
 
@@ -107,6 +110,12 @@ static char *resolve(const char *path) {
   return copy;
 }
 
+static char *directory_of(const char *path) {
+  const char *slash = strrchr(path, '/');
+  if (slash == NULL) return lqt__strdup(".");
+  return lqt__strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
 lqt_status lqt__output_begin(const char *path, lqt__output **out, lqt_diag *diag) {
   *out = NULL;
   lqt__output *output = lqt__alloc_zero(sizeof *output);
@@ -115,7 +124,8 @@ lqt_status lqt__output_begin(const char *path, lqt__output **out, lqt_diag *diag
   output->path = resolve(path);
   size_t size = output->path != NULL ? strlen(output->path) + 40 : 0;
   output->temporary = size != 0 ? lqt__alloc(size) : NULL;
-  if (output->temporary == NULL) {
+  output->directory = size != 0 ? directory_of(output->path) : NULL;
+  if (output->temporary == NULL || output->directory == NULL) {
     output_free(output);
     return lqt__fail_memory(diag, path, size, "a file name");
   }
@@ -179,14 +189,9 @@ lqt_status lqt__output_read(lqt__output *output, uint64_t offset, void *data, si
   return LQT_OK;
 }
 
-static lqt_status sync_directory(const char *path, lqt_diag *diag) {
-  const char *slash = strrchr(path, '/');
-  char *name = slash == NULL ? lqt__strdup(".")
-                             : lqt__strndup(path, slash == path ? 1 : (size_t)(slash - path));
-  if (name == NULL) return lqt__fail_memory(diag, path, 0, "a directory name");
+static lqt_status sync_directory(const char *path, const char *name, lqt_diag *diag) {
   int fd = injected_failure() ? -1 : open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  lqt__free(name);
-  if (fd < 0) return fail_io(diag, path, "open its directory");
+  if (fd < 0) return fail_io(diag, path, "open its directory to sync it");
   lqt_status status = LQT_OK;
   if ((injected_failure() || fsync(fd) != 0) && errno != EINVAL) {
     status = fail_io(diag, path, "sync its directory");
@@ -205,7 +210,7 @@ lqt_status lqt__output_commit(lqt__output *output, lqt_diag *diag) {
   if (status != LQT_OK) {
     unlink(output->temporary);
   } else {
-    status = sync_directory(output->path, diag);
+    status = sync_directory(output->path, output->directory, diag);
   }
   output_free(output);
   return status;
