@@ -25,6 +25,8 @@ endif()
 add_compile_options(
   "$<$<COMPILE_LANGUAGE:C>:-Wall;-Wextra;-Wshadow;-Wstrict-prototypes;-Wmissing-prototypes;-Wvla;-Wundef;-Wpointer-arith;-Wwrite-strings;-Wformat=2;-Wno-format-nonliteral>"
 )
+# Sentences that are too long are cut on purpose.
+add_compile_options("$<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>")
 if(LQT_WERROR)
   add_compile_options("$<$<COMPILE_LANGUAGE:C>:-Werror>")
 endif()
