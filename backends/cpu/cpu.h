@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include "base/half.h"
 #include "base/pool.h"
 #include "fast_matmul.h"
 #include "lqt/backend.h"
@@ -41,6 +42,8 @@ typedef struct lqt__cpu_kernels {
   void (*add)(const float *a, const float *b, size_t n, float *y);
   void (*act)(lqt_act act, const float *x, size_t n, float *y);
   void (*glu)(lqt_act act, const float *gate, const float *up, size_t n, float *y);
+  /* (low, high) turned by the angle whose cosine and sine are c and s. */
+  void (*rotate)(float *low, float *high, const float *c, const float *s, size_t n);
   /* Values of a codebook row segment inside one bank: out[i] = table[index(first + i)] for scalar
    * codebooks. `table` holds 2^bits floats, at least 16. bits 2, 3, 4 or 8; first a multiple of
    * 16. */
@@ -114,8 +117,10 @@ typedef struct lqt__cpu_buffer {
 
 typedef struct lqt__cpu_weight {
   lqt_weight base;
-  lqt_weight_desc canon; /* our copy; codebooks as float32, each bank padded to 2^bits entries */
-  uint64_t book_stride;  /* bank_stride of the caller's codebook */
+  /* Our copy; codebooks as float32, each bank padded to 2^bits entries; indices NULL when `fast`
+   * holds them. */
+  lqt_weight_desc canon;
+  uint64_t book_stride; /* bank_stride of the caller's codebook */
   lqt_dtype book_dtype, residual_dtype;
   lqt__cpu_fast *fast; /* NULL: the generic path */
   void *blocks[16];    /* what canon points to */
@@ -127,6 +132,11 @@ static inline lqt__cpu_device *lqt__cpu_device_of(lqt_device *device) {
 }
 static inline const lqt__cpu_weight *lqt__cpu_weight_of(const lqt_weight *weight) {
   return (const lqt__cpu_weight *)weight;
+}
+/* Value `index` of F16 or F32 values. */
+static inline float lqt__cpu_value(const void *values, lqt_dtype dtype, uint64_t index) {
+  return dtype == LQT_DTYPE_F16 ? lqt__f32_from_f16(((const uint16_t *)values)[index])
+                                : ((const float *)values)[index];
 }
 /* First element of a view. */
 static inline void *lqt__cpu_data(const lqt_view *view) {

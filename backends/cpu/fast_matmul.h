@@ -29,6 +29,11 @@ void lqt__cpu_fast_destroy(lqt__cpu_fast *fast); /* NULL accepted */
 LQT_NODISCARD lqt_status lqt__cpu_fast_patch(lqt__cpu_fast *fast, const lqt_weight_patch *patch,
                                              lqt_diag *diag);
 
+/* Indices [first, first + count) of a row, a byte each, of the codebook or of the residual one: the
+ * backend keeps no second copy of the indices of a weight that has a repacked form. */
+void lqt__cpu_fast_indices(const lqt__cpu_fast *fast, bool residual, uint64_t row, uint64_t first,
+                           uint64_t count, uint8_t *out);
+
 /* One product y[T][N] = x[T][K] W^T (+ bias[N]) (+ y when accumulate) of several weights with the
  * same x, so that x is converted once. Strides in elements. */
 typedef struct lqt__cpu_product {

@@ -110,6 +110,20 @@ static void scale(float *values, float factor, size_t n) {
   if (i < n) v_store_n(values + i, v_mul(v_load_n(values + i, n - i), f), n - i);
 }
 
+static void rotate(float *low, float *high, const float *c, const float *s, size_t n) {
+  size_t i = 0;
+  for (; i + W <= n; i += W) {
+    vf x = v_load(low + i), y = v_load(high + i), a = v_load(c + i), b = v_load(s + i);
+    v_store(low + i, v_sub(v_mul(x, a), v_mul(y, b)));
+    v_store(high + i, v_fma(y, a, v_mul(x, b)));
+  }
+  for (; i < n; i++) {
+    float x = low[i], y = high[i];
+    low[i] = x * c[i] - y * s[i];
+    high[i] = y * c[i] + x * s[i];
+  }
+}
+
 /* Sum of (x - mean)^2, or of x when `square` is false. */
 INLINE float moment(const float *x, size_t n, float mean, bool square) {
   vf sums[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
@@ -377,6 +391,7 @@ const lqt__cpu_kernels KERNELS_TABLE = {
     .rmsnorm = rmsnorm,
     .layernorm = layernorm,
     .add = add,
+    .rotate = rotate,
     .act = act_only,
     .glu = glu,
     .lookup = lookup,

@@ -87,8 +87,7 @@ static void kv_row(const row_job *job, size_t t) {
 static void rope_row(const row_job *job, size_t t) {
   const lqt_op *op = job->op;
   size_t half = op->rotary_dim / 2;
-  const float *restrict c = job->device->angles.values + t * op->rotary_dim;
-  const float *restrict s = c + half;
+  const float *c = job->device->angles.values + t * op->rotary_dim, *s = c + half;
   for (uint32_t h = 0; h < op->heads; h++) {
     float *head = row_of(&op->out[0], t) + (size_t)h * op->head_dim;
     if (op->interleaved) {
@@ -99,13 +98,7 @@ static void rope_row(const row_job *job, size_t t) {
       }
       continue;
     }
-    float *restrict low = head;
-    float *restrict high = head + half;
-    for (size_t i = 0; i < half; i++) {
-      float x = low[i], y = high[i];
-      low[i] = x * c[i] - y * s[i];
-      high[i] = y * c[i] + x * s[i];
-    }
+    job->device->kernels->rotate(head, head + half, c, s, half);
   }
 }
 
@@ -139,14 +132,13 @@ static void angle_row(const row_job *job, size_t t) {
   }
 }
 
-/* Room for `count` elements; the old contents are dropped. */
-static bool reserve(void **block, size_t *capacity, size_t count) {
-  if (count <= *capacity) return true;
-  lqt__free(*block);
-  *capacity = 0;
-  *block = lqt__alloc_array(count, sizeof(float));
-  if (*block != NULL) *capacity = count;
-  return *block != NULL;
+/* Room for `count` numbers of 4 bytes; the old contents are dropped. NULL without memory. */
+static void *reserve(void *block, size_t *capacity, size_t count) {
+  if (count <= *capacity) return block;
+  lqt__free(block);
+  block = lqt__alloc_array(count, 4);
+  *capacity = block != NULL ? count : 0;
+  return block;
 }
 
 static bool same_angles(const lqt__cpu_angles *angles, const lqt_op *op, size_t rows) {
@@ -163,9 +155,10 @@ static lqt_status make_angles(row_job *job, lqt_diag *diag) {
   size_t rows = job->rows, half = op->rotary_dim / 2;
   if (angles->rows != 0 && same_angles(angles, op, rows)) return LQT_OK;
   angles->rows = 0;
-  if (!reserve((void **)&angles->values, &angles->capacity_values, rows * op->rotary_dim) ||
-      !reserve((void **)&angles->positions, &angles->capacity_rows, rows) ||
-      !reserve((void **)&angles->frequencies, &angles->capacity_frequencies, half)) {
+  angles->values = reserve(angles->values, &angles->capacity_values, rows * op->rotary_dim);
+  angles->positions = reserve(angles->positions, &angles->capacity_rows, rows);
+  angles->frequencies = reserve(angles->frequencies, &angles->capacity_frequencies, half);
+  if (angles->values == NULL || angles->positions == NULL || angles->frequencies == NULL) {
     return lqt__fail_memory(diag, "rope", rows * op->rotary_dim * sizeof(float), "angles");
   }
   memcpy(angles->positions, lqt__cpu_data(&op->in[0]), rows * sizeof(int32_t));

@@ -1,5 +1,5 @@
-/* Uploaded weights: our copy of the canonical form (codebooks widened to float32), the repacked
- * form for the fast products beside it, and patches of both. */
+/* Uploaded weights: our copy of the canonical form (codebooks widened to float32), and beside it
+ * the repacked form of the fast products, which then holds the only copy of the indices. */
 #include "kernel/weight.h"
 
 #include <string.h>
@@ -13,14 +13,19 @@ static uint64_t padded_entries(const lqt_codebook_view *book, uint32_t bits) {
   return bits <= 8 ? 1u << bits : book->entries;
 }
 
-static float value_at(const void *values, lqt_dtype dtype, uint64_t index) {
-  return dtype == LQT_DTYPE_F16 ? lqt__f32_from_f16(((const uint16_t *)values)[index])
-                                : ((const float *)values)[index];
-}
-
 static void *keep(lqt__cpu_weight *weight, void *block) {
   if (block != NULL) weight->blocks[weight->block_count++] = block;
   return block;
+}
+
+/* Frees a block of the copy before its time. */
+static void drop(lqt__cpu_weight *weight, const void *block) {
+  for (unsigned i = 0; i < weight->block_count; i++) {
+    if (weight->blocks[i] != block || block == NULL) continue;
+    lqt__free(weight->blocks[i]);
+    weight->blocks[i] = weight->blocks[--weight->block_count];
+    return;
+  }
 }
 
 static void *copy_block(lqt__cpu_weight *weight, const void *data, uint64_t bytes) {
@@ -44,7 +49,7 @@ static bool copy_book(lqt__cpu_weight *weight, const lqt_codebook_view *from, ui
   memset(table, 0, values * sizeof(float) + 64);
   for (uint64_t b = 0; b < from->banks; b++) {
     for (uint64_t i = 0; i < used; i++) {
-      table[b * stride + i] = value_at(from->vectors, from->dtype, b * from->bank_stride + i);
+      table[b * stride + i] = lqt__cpu_value(from->vectors, from->dtype, b * from->bank_stride + i);
     }
   }
   book->vectors = table;
@@ -132,173 +137,47 @@ lqt_status lqt__cpu_weight_create(lqt_device *base, const lqt_weight_desc *desc,
       return status;
     }
   }
+  if (weight->fast != NULL) { /* the repacked form holds the indices, most of the weight */
+    drop(weight, weight->canon.indices.data);
+    drop(weight, weight->canon.residual_indices.data);
+    weight->canon.indices.data = weight->canon.residual_indices.data = NULL;
+  }
   *out = &weight->base;
   return LQT_OK;
-}
-
-/* Where a range of a part lies in our copy, when it lies there unchanged; NULL when the part is
- * stored otherwise. */
-static uint8_t *part_bytes(lqt__cpu_weight *weight, lqt_weight_part part) {
-  lqt_weight_desc *canon = &weight->canon;
-  switch (part) {
-    case LQT_PART_GROUP_SCALES:
-      return (uint8_t *)canon->group_scales;
-    case LQT_PART_ZERO_POINTS:
-      return (uint8_t *)canon->zero_points;
-    case LQT_PART_SCALE:
-      return (uint8_t *)&canon->scale;
-    case LQT_PART_RESIDUAL_SCALE:
-      return (uint8_t *)&canon->residual_scale;
-    case LQT_PART_INDICES:
-      return (uint8_t *)canon->indices.data;
-    case LQT_PART_RESIDUAL_INDICES:
-      return (uint8_t *)canon->residual_indices.data;
-    case LQT_PART_MASK:
-      return (uint8_t *)canon->mask.bits;
-    case LQT_PART_PLAIN:
-      return (uint8_t *)canon->data;
-    case LQT_PART_DELTA_VALUES:
-      return canon->delta.kind == LQT_DELTA_LOW_RANK ? NULL : (uint8_t *)canon->delta.values;
-    default:
-      return NULL;
-  }
-}
-
-/* Element `at` of a codebook in the caller's numbering, NULL in the gap between two banks. */
-static float *book_slot(const lqt_codebook_view *book, uint64_t from_stride, uint64_t at) {
-  uint64_t bank = at / from_stride, inside = at % from_stride;
-  if (inside >= (uint64_t)book->entries * book->vector_dim) return NULL;
-  return (float *)book->vectors + bank * book->bank_stride + inside;
-}
-
-typedef struct book_part {
-  lqt_codebook_view *book;
-  uint64_t stride;
-  lqt_dtype dtype;
-} book_part;
-
-static book_part book_of(lqt__cpu_weight *weight, lqt_weight_part part) {
-  lqt_weight_desc *canon = &weight->canon;
-  if (part == LQT_PART_CODEBOOK) {
-    return (book_part){&canon->codebook, weight->book_stride, weight->book_dtype};
-  }
-  uint64_t all = (uint64_t)canon->residual.entries * canon->residual.vector_dim;
-  return (book_part){&canon->residual, all, weight->residual_dtype};
-}
-
-/* Bytes of the low-rank values at element `at`: A first, then B. */
-static uint8_t *low_rank_slot(lqt__cpu_weight *weight, uint64_t at) {
-  lqt_delta_view *delta = &weight->canon.delta;
-  uint64_t size = lqt_dtype_size(delta->dtype), a_count = weight->canon.rows * delta->rank;
-  if (at < a_count) return (uint8_t *)delta->values + at * size;
-  return (uint8_t *)delta->values_b + (at - a_count) * size;
-}
-
-/* Copies a range of a part out of our copy (`out` set) or into it (`in` set), in the part's type.
- */
-static void move_range(lqt__cpu_weight *weight, lqt_weight_part part, uint64_t first,
-                       uint64_t count, const uint8_t *in, uint8_t *out) {
-  uint64_t size = lqt__weight_part_size(&weight->base.shape, part);
-  if (part == LQT_PART_CODEBOOK || part == LQT_PART_RESIDUAL) {
-    book_part book = book_of(weight, part);
-    for (uint64_t i = 0; i < count; i++) {
-      float *slot = book_slot(book.book, book.stride, first + i);
-      if (in != NULL && slot != NULL) *slot = value_at(in, book.dtype, i);
-      if (out == NULL) continue;
-      float old = slot != NULL ? *slot : 0.0f;
-      uint16_t half = lqt__f16_from_f32(old);
-      memcpy(out + i * size, size == 2 ? (void *)&half : (void *)&old, size);
-    }
-    return;
-  }
-  uint8_t *bytes = part_bytes(weight, part);
-  for (uint64_t i = 0; bytes == NULL && i < count; i++) {
-    uint8_t *slot = low_rank_slot(weight, first + i);
-    if (in != NULL) memcpy(slot, in + i * size, size);
-    if (out != NULL) memcpy(out + i * size, slot, size);
-  }
-  if (bytes == NULL) return;
-  if (in != NULL) memcpy(bytes + first * size, in, count * size);
-  if (out != NULL) memcpy(out, bytes + first * size, count * size);
-}
-
-/* Indices that a patch of packed bytes gave, against the entries of their codebook. */
-static lqt_status check_patched(const lqt__cpu_weight *weight, const lqt_weight_patch *patch,
-                                lqt_diag *diag) {
-  bool second = patch->part == LQT_PART_RESIDUAL_INDICES;
-  if (patch->part != LQT_PART_INDICES && !second) return LQT_OK;
-  const lqt_weight_desc *canon = &weight->canon;
-  const lqt_index_view *indices = second ? &canon->residual_indices : &canon->indices;
-  const lqt_codebook_view *book = second ? &canon->residual : &canon->codebook;
-  if (patch->count == 0 || book->entries >= 1u << indices->bits) return LQT_OK;
-  uint64_t per_row = lqt__ceil_div(canon->cols, book->vector_dim);
-  uint64_t end = patch->first + patch->count;
-  for (uint64_t r = patch->first / indices->row_stride; r < canon->rows; r++) {
-    uint64_t start = r * indices->row_stride;
-    if (start >= end) break;
-    uint64_t from = patch->first > start ? (patch->first - start) * 8 / indices->bits : 0;
-    uint64_t to = lqt__ceil_div((end - start) * 8, indices->bits);
-    if (to > per_row) to = per_row;
-    for (uint64_t i = from; i < to; i++) {
-      uint32_t index = lqt__index_get(indices->data + start, indices->bits, i);
-      if (index < book->entries) continue;
-      return lqt__fail(diag, LQT_OUT_OF_RANGE, "patch",
-                       "index %llu of row %llu would be %u; the codebook has %u entries",
-                       (unsigned long long)i, (unsigned long long)r, index, book->entries);
-    }
-  }
-  return LQT_OK;
-}
-
-lqt_status lqt__cpu_weight_patch(lqt_weight *base, const lqt_weight_patch *patches, size_t count,
-                                 lqt_diag *diag) {
-  lqt__cpu_weight *weight = (lqt__cpu_weight *)base;
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < count; i++) {
-    bytes += patches[i].count * lqt__weight_part_size(&base->shape, patches[i].part);
-  }
-  uint8_t *old = lqt__alloc(bytes);
-  if (old == NULL) return lqt__fail_memory(diag, "patch", bytes, "bytes to put back");
-  lqt_status status = LQT_OK;
-  uint64_t used = 0;
-  size_t done = 0;
-  for (; done < count && status == LQT_OK; done++) {
-    const lqt_weight_patch *patch = &patches[done];
-    move_range(weight, patch->part, patch->first, patch->count, NULL, old + used);
-    move_range(weight, patch->part, patch->first, patch->count, patch->data, NULL);
-    used += patch->count * lqt__weight_part_size(&base->shape, patch->part);
-    status = check_patched(weight, patch, diag);
-  }
-  size_t fast_done = 0;
-  while (status == LQT_OK && weight->fast != NULL && fast_done < count) {
-    status = lqt__cpu_fast_patch(weight->fast, &patches[fast_done++], diag);
-  }
-  while (status != LQT_OK && done > 0) { /* back, the last one first */
-    lqt_weight_patch undo = patches[--done];
-    used -= undo.count * lqt__weight_part_size(&base->shape, undo.part);
-    undo.data = old + used;
-    move_range(weight, undo.part, undo.first, undo.count, undo.data, NULL);
-    if (done >= fast_done) continue;
-    lqt_status again = lqt__cpu_fast_patch(weight->fast, &undo, NULL);
-    if (again != LQT_OK) status = LQT_INTERNAL;
-  }
-  lqt__free(old);
-  return status;
 }
 
 /* ---- One row in float32 by the vector kernels. ---- */
 
 typedef struct span {
+  const lqt__cpu_weight *weight;
   const lqt_weight_desc *canon;
   const lqt__cpu_kernels *kernels;
   uint64_t row, col, n;
   float *out;
 } span;
 
+enum { CHUNK = 256 }; /* columns at a time: a multiple of every group size and of 16 */
+
+/* The same from the repacked form; n <= CHUNK. */
+static void lookup_packed(const span *s, const lqt_codebook_view *book, const float *table,
+                          uint64_t col, uint64_t n, float *out) {
+  uint8_t codes[CHUNK + 1];
+  uint32_t dim = book->vector_dim;
+  uint64_t first = col / dim, count = lqt__ceil_div(col + n, dim) - first;
+  lqt__cpu_fast_indices(s->weight->fast, book == &s->canon->residual, s->row, first, count, codes);
+  for (uint64_t i = 0; i < n; i++) {
+    out[i] = table[(uint64_t)codes[(col + i) / dim - first] * dim + (col + i) % dim];
+  }
+}
+
 /* Values of one codebook over columns [col, col + n) that share a bank. */
 static void lookup_segment(const span *s, const lqt_index_view *indices,
                            const lqt_codebook_view *book, const float *table, uint64_t col,
                            uint64_t n, float *out) {
+  if (indices->data == NULL) {
+    lookup_packed(s, book, table, col, n, out);
+    return;
+  }
   const uint8_t *row = indices->data + s->row * indices->row_stride;
   if (book->vector_dim == 1 && indices->bits != 16) {
     s->kernels->lookup(row, indices->bits, table, col, n, out);
@@ -313,8 +192,6 @@ static void lookup_segment(const span *s, const lqt_index_view *indices,
     done += take;
   }
 }
-
-enum { CHUNK = 256 }; /* columns at a time: a multiple of every group size and of 16 */
 
 static void codebook_chunk(const span *s, uint64_t col, uint64_t n, float *out) {
   const lqt_weight_desc *canon = s->canon;
@@ -356,7 +233,7 @@ static void add_low_rank(const span *s) {
   uint64_t size = lqt_dtype_size(delta->dtype);
   float row[CHUNK];
   for (uint64_t r = 0; r < delta->rank; r++) {
-    float a = value_at(delta->values, delta->dtype, s->row * delta->rank + r);
+    float a = lqt__cpu_value(delta->values, delta->dtype, s->row * delta->rank + r);
     const uint8_t *b = (const uint8_t *)delta->values_b + (r * s->canon->cols + s->col) * size;
     for (uint64_t at = 0; at < s->n; at += CHUNK) {
       uint64_t take = s->n - at < CHUNK ? s->n - at : CHUNK;
@@ -398,7 +275,7 @@ static void add_delta(const span *s) {
       for (uint64_t at = csr_find(delta, s->row, s->col); at < delta->row_ptr[s->row + 1]; at++) {
         uint64_t column = delta->columns != NULL ? delta->columns[at] : delta->columns16[at];
         if (column - s->col >= s->n) break;
-        s->out[column - s->col] += value_at(delta->values, delta->dtype, at);
+        s->out[column - s->col] += lqt__cpu_value(delta->values, delta->dtype, at);
       }
       break;
     case LQT_DELTA_LOW_RANK:
@@ -408,7 +285,7 @@ static void add_delta(const span *s) {
       uint64_t groups = lqt__ceil_div(s->canon->cols, delta->group);
       for (uint64_t i = 0; i < s->n; i++) {
         uint64_t group = s->row * groups + (s->col + i) / delta->group;
-        s->out[i] += value_at(delta->values, delta->dtype, group);
+        s->out[i] += lqt__cpu_value(delta->values, delta->dtype, group);
       }
       break;
     }
@@ -420,7 +297,7 @@ static void add_delta(const span *s) {
 void lqt__cpu_weight_row(const lqt__cpu_weight *weight, const lqt__cpu_kernels *kernels,
                          uint64_t row, uint64_t col, uint64_t n, float *out) {
   const lqt_weight_desc *canon = &weight->canon;
-  span s = {canon, kernels, row, col, n, out};
+  span s = {weight, canon, kernels, row, col, n, out};
   if (canon->dtype == LQT_DTYPE_CODEBOOK) {
     for (uint64_t at = 0; at < n; at += CHUNK) {
       codebook_chunk(&s, col + at, n - at < CHUNK ? n - at : CHUNK, out + at);
