@@ -14,11 +14,11 @@
 
 enum {
   TILE_COLUMNS = 64,       /* of a tile when there are no groups */
-  SAMPLE_SCALAR = 1 << 18, /* weights looked at */
-  SAMPLE_VECTOR = 1 << 20,
+  SAMPLE_SCALAR = 1 << 17, /* weights looked at */
+  SAMPLE_VECTOR = 1 << 18,
   ROUNDS = 8, /* of entries and scales in turns */
   LLOYD_SCALAR = 50,
-  LLOYD_VECTOR = 12,
+  LLOYD_VECTOR = 15,
 };
 
 typedef struct tile {
@@ -436,7 +436,7 @@ static lqt_status train_primary(training *t, uint64_t seed, lqt_diag *diag) {
     } else if (t->dim > 1) {
       run_rounds(t, LLOYD_VECTOR);
     }
-    run_rounds(t, t->spec->bits == 8 && t->dim == 1 ? 2 : ROUNDS);
+    run_rounds(t, t->dim > 1 || t->spec->bits == 8 ? ROUNDS_VECTOR : ROUNDS_SCALAR);
   }
   for (uint32_t i = 0; i < t->entries * t->dim; i++) t->values[i] = round_f16(t->values[i]);
   return LQT_OK;
@@ -474,7 +474,7 @@ static lqt_status train_residual(training *t, lqt__qbook *book, lqt_diag *diag) 
       return lqt__fail_memory(diag, t->matrix->view->name, entries, "the residual codebook");
     }
   }
-  run_rounds(t, t->dim > 1 ? LLOYD_VECTOR : ROUNDS);
+  run_rounds(t, ROUNDS_SCALAR);
   float most = 0;
   for (uint32_t i = 0; i < entries * book->dim; i++) most = fmaxf(most, fabsf(book->residual[i]));
   book->residual_scale = most > 0 ? most : 1;

@@ -85,7 +85,7 @@ static void layout_quantized(lqt__qoutput *output, lqt__qtensor *t, lqt__tensor 
   out->index_bits = (uint8_t)spec->bits;
   out->scope = (uint8_t)spec->scope;
   out->group_size = spec->group_size;
-  out->group_scale_type = LQT_DTYPE_F16;
+  if (spec->group_size > 0) out->group_scale_type = LQT_DTYPE_F16;
   out->bank_count = (uint32_t)banks;
   out->bank_rows = spec->scope == LQT_SCOPE_TENSOR ? (uint32_t)out->rows : 1;
   out->bank_cols = spec->scope == LQT_SCOPE_GROUP && spec->bank_cols < out->cols

@@ -40,6 +40,7 @@ typedef struct lqt__strip_ops {
                          size_t stride, size_t columns);
 } lqt__strip_ops;
 
+extern const lqt__strip_ops lqt__strip_generic, lqt__strip_avx2, lqt__strip_avx512;
 /* The fastest variant of this machine. */
 const lqt__strip_ops *lqt__strip_ops_get(void);
 
