@@ -16,7 +16,8 @@ enum {
   TILE_COLUMNS = 64,       /* of a tile when there are no groups */
   SAMPLE_SCALAR = 1 << 17, /* weights looked at */
   SAMPLE_VECTOR = 1 << 18,
-  ROUNDS = 8, /* of entries and scales in turns */
+  ROUNDS_SCALAR = 6, /* of entries and scales in turns */
+  ROUNDS_VECTOR = 2,
   LLOYD_SCALAR = 50,
   LLOYD_VECTOR = 15,
 };
