@@ -56,5 +56,6 @@ if cmp -s "$work/first" "$work/second"; then
   exit 1
 fi
 cmp -s "$work/first" "$work/third" || { echo "the text did not come back" >&2; exit 1; }
-cmp -s "$source" "$model" || { echo "the file did not come back" >&2; exit 1; }
-echo "The text changed with the edit, and came back with it; the file is the same byte for byte."
+# The last 64 bytes are the footer: the time of writing, and the checksum over it.
+cmp -s <(head -c -64 "$source") <(head -c -64 "$model") || { echo "the file did not come back" >&2; exit 1; }
+echo "The text changed with the edit and came back with it; so did the file (but for its time stamp)."

@@ -85,6 +85,10 @@ double tool_now(void);
 const char *tool_size_text(uint64_t bytes, char out[32]);
 const char *tool_count_text(double count, char out[32]);
 
+/* Once, before any JSON. */
+void tool_json_begin(void);
+/* True when an allocation of jansson has failed: it then drops bytes of strings in silence. */
+bool tool_json_failed(void);
 /* A JSON number; null when it is not finite. */
 json_t *tool_json_real(double value);
 /* A JSON string of any bytes: what is not UTF-8 becomes U+FFFD. */

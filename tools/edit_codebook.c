@@ -85,7 +85,7 @@ static const struct argp argp = {
         "Replaces one vector of a codebook. Every weight whose index points to it changes.\v"
         "Values are rounded to the codebook's type. The file is replaced as a whole or stays as "
         "it was. The old values are printed so that they can be put back; putting them back gives "
-        "the same bytes as before.\n\nExamples:\n"
+        "the same bytes as before (the time of writing aside).\n\nExamples:\n"
         "  lqt inspect model.lqt --codebooks\n"
         "  lqt edit codebook model.lqt --id 3 --vector 7 --value 0.25\n"
         "  lqt edit codebook model.lqt --id 3 --vector 7 --value 0.5,-0.5 -o edited.lqt"};

@@ -1,5 +1,4 @@
 /* The JSON of `lqt inspect`, and the chunks that hold JSON. */
-#include <errno.h>
 #include <string.h>
 
 #include "inspect.h"
@@ -48,9 +47,12 @@ static json_t *chunk_json(const lqt_model *model, uint16_t type) {
   const void *data;
   size_t bytes;
   if (lqt_model_chunk(model, type, &data, &bytes) != LQT_OK) return json_null();
-  errno = 0;
   json_t *value = json_loadb(data, bytes, JSON_DECODE_ANY, NULL);
-  return value != NULL || errno == ENOMEM ? value : json_null();
+  if (tool_json_failed()) {
+    json_decref(value);
+    return NULL;
+  }
+  return value != NULL ? value : json_null();
 }
 
 typedef json_t *(*item_fn)(const lqt_model *model, size_t index);

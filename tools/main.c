@@ -100,8 +100,9 @@ static int help(int count, char **words) {
   if (command == NULL) return unknown_command(count, words);
   char name[64];
   snprintf(name, sizeof name, "lqt %s", command->name);
-  argp_help(command->argp, stdout, ARGP_HELP_STD_HELP & ~ARGP_HELP_EXIT_OK, name);
-  return TOOL_DONE;
+  char option[] = "--help";
+  char *arguments[] = {name, option, NULL};
+  return command->run(2, arguments); /* argp prints and ends the program */
 }
 
 static int run(int argc, char **argv) {
@@ -127,6 +128,7 @@ static int run(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+  tool_json_begin();
   int code = run(argc, argv);
   if (fflush(stdout) != 0 || ferror(stdout)) {
     int lost = tool_error("lqt", TOOL_BAD_INPUT, NULL, "standard output cannot be written: %s",

@@ -136,6 +136,23 @@ void tool_utf8_finish(tool_utf8 *utf8, FILE *stream) {
 
 /* ---- JSON ---- */
 
+static json_malloc_t json_allocate;
+static bool json_failed;
+
+static void *json_watched_allocate(size_t bytes) {
+  void *pointer = json_allocate(bytes);
+  if (pointer == NULL) json_failed = true;
+  return pointer;
+}
+
+void tool_json_begin(void) {
+  json_free_t release;
+  json_get_alloc_funcs(&json_allocate, &release);
+  json_set_alloc_funcs(json_watched_allocate, release);
+}
+
+bool tool_json_failed(void) { return json_failed; }
+
 json_t *tool_json_real(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
 json_t *tool_json_text(const char *text, size_t bytes) {
@@ -155,7 +172,8 @@ json_t *tool_json_text(const char *text, size_t bytes) {
 }
 
 int tool_print_json(const char *command, json_t *root) {
-  if (root == NULL || json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
+  if (root == NULL || json_failed ||
+      json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) != 0) {
     json_decref(root);
     return tool_error(command, TOOL_BAD_INPUT, NULL,
                       "no memory for the JSON, or it cannot be written to standard output");

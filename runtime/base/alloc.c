@@ -1,6 +1,5 @@
 #include "base/alloc.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 
 static _Atomic int64_t fail_countdown = INT64_MIN; /* INT64_MIN: the environment was not read yet */
 static _Atomic uint64_t allocations;
+static _Thread_local uint64_t failures;
 
 static bool should_fail(void) {
   atomic_fetch_add_explicit(&allocations, 1, memory_order_relaxed);
@@ -19,7 +19,7 @@ static bool should_fail(void) {
     left = atomic_load(&fail_countdown);
   }
   if (left < 0 || atomic_fetch_sub(&fail_countdown, 1) != 0) return false;
-  errno = ENOMEM; /* as malloc does */
+  failures++;
   return true;
 }
 
@@ -29,10 +29,19 @@ void lqt__alloc_fail_after(int64_t countdown) {
 
 uint64_t lqt__alloc_count(void) { return atomic_load(&allocations); }
 
-void *lqt__alloc(size_t bytes) { return should_fail() ? NULL : malloc(bytes != 0 ? bytes : 1); }
+static void *counted(void *pointer) {
+  if (pointer == NULL) failures++;
+  return pointer;
+}
+
+uint64_t lqt__alloc_failures(void) { return failures; }
+
+void *lqt__alloc(size_t bytes) {
+  return should_fail() ? NULL : counted(malloc(bytes != 0 ? bytes : 1));
+}
 
 void *lqt__alloc_zero(size_t bytes) {
-  return should_fail() ? NULL : calloc(1, bytes != 0 ? bytes : 1);
+  return should_fail() ? NULL : counted(calloc(1, bytes != 0 ? bytes : 1));
 }
 
 void *lqt__alloc_array(size_t count, size_t size) {

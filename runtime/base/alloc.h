@@ -23,6 +23,8 @@ char *lqt__strndup(const char *text, size_t bytes);
 /* Tests: the allocation after `countdown` more fails (0 = the next), once; negative = never. Counts
  * over all threads. LQT_FAIL_ALLOC=n in the environment does the same at start. */
 void lqt__alloc_fail_after(int64_t countdown);
+/* Allocations of this thread that failed, for code that does not report it (jansson). */
+uint64_t lqt__alloc_failures(void);
 /* Allocations made since the start. */
 uint64_t lqt__alloc_count(void);
 

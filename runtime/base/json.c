@@ -1,6 +1,6 @@
 #include "base/json.h"
 
-#include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "base/alloc.h"
@@ -16,11 +16,15 @@ static void count_json_allocations(void) {
 lqt_status lqt__json_parse(const char *text, size_t bytes, const char *where, json_t **out,
                            lqt_diag *diag) {
   json_error_t error;
-  errno = 0;
+  uint64_t failures = lqt__alloc_failures();
   *out = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
-  if (*out != NULL) return LQT_OK;
-  /* jansson calls some allocation failures bad syntax; errno tells them apart. */
-  if (errno == ENOMEM || json_error_code(&error) == json_error_out_of_memory) {
+  /* A failed allocation makes jansson drop bytes of a string in silence, or call the rest bad
+   * syntax. */
+  bool no_memory = lqt__alloc_failures() != failures;
+  if (*out != NULL && !no_memory) return LQT_OK;
+  json_decref(*out);
+  *out = NULL;
+  if (no_memory || json_error_code(&error) == json_error_out_of_memory) {
     return lqt__fail_memory(diag, where, bytes, "JSON");
   }
   uint64_t offset = error.position >= 0 ? (uint64_t)error.position : LQT__NO_OFFSET;

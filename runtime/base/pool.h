@@ -20,8 +20,8 @@ void lqt__pool_destroy(lqt__pool *pool); /* NULL accepted */
 unsigned lqt__pool_threads(const lqt__pool *pool);
 /* Runs a loop to its end. One caller at a time per pool; no nesting. `pool` NULL runs it inline. */
 void lqt__pool_run(lqt__pool *pool, size_t tasks, lqt__pool_fn fn, void *context);
-/* Memory of at least `bytes` bytes that belongs to the pool, 64-byte aligned, contents undefined; the
- * next call may move it. Grows, never shrinks. NULL: no memory. One caller at a time. */
+/* Memory of at least `bytes` bytes that belongs to the pool, 64-byte aligned, contents undefined;
+ * the next call may move it. Grows, never shrinks. NULL: no memory. One caller at a time. */
 void *lqt__pool_scratch(lqt__pool *pool, size_t bytes);
 
 #endif /* LQT_RUNTIME_BASE_POOL_H_ */
