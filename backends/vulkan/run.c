@@ -1,0 +1,166 @@
+/* Programs of ops as command buffers. The last program is kept: a decode step that comes again
+ * with the same operands is submitted as it stands. */
+#include <string.h>
+
+#include "backends/vulkan/vulkan.h"
+#include "base/alloc.h"
+#include "base/diag.h"
+
+#define PROFILE_OPS 1024u /* ops between two reads of the clock */
+
+static lqt_status record_op(lqt__vk_device *device, VkCommandBuffer commands, const lqt_op *op,
+                            lqt_diag *diag) {
+  lqt__vk_dispatch dispatches[LQT__VK_MAX_DISPATCHES];
+  size_t count = 0;
+  LQT__TRY(lqt__vk_op_plan(device, op, dispatches, &count, diag));
+  for (size_t i = 0; i < count; i++) {
+    const lqt__vk_dispatch *d = &dispatches[i];
+    if (d->x == 0 || d->y == 0) continue;
+    VkPipeline pipeline;
+    LQT__TRY(lqt__vk_pipeline_get(device, &d->spec, &pipeline, diag));
+    device->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+    device->vk.vkCmdPushConstants(commands, device->pipelines.layout, VK_SHADER_STAGE_COMPUTE_BIT,
+                                  0, d->push_bytes, &d->push);
+    device->vk.vkCmdDispatch(commands, d->x, d->y, 1);
+  }
+  return LQT_OK;
+}
+
+static lqt_status record(lqt__vk_device *device, VkCommandBuffer commands, const lqt_op *ops,
+                         size_t count, VkQueryPool queries, lqt_diag *diag) {
+  LQT__TRY(lqt__vk_begin(device, commands, true, diag));
+  const struct VolkDeviceTable *vk = &device->vk;
+  if (queries != VK_NULL_HANDLE) {
+    vk->vkCmdResetQueryPool(commands, queries, 0, (uint32_t)count + 1);
+    vk->vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 0);
+  }
+  for (size_t i = 0; i < count; i++) {
+    LQT__TRY(record_op(device, commands, &ops[i], diag));
+    bool last = i + 1 == count;
+    lqt__vk_barrier(device, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                    last ? VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT
+                         : VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    if (queries != VK_NULL_HANDLE) {
+      vk->vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries,
+                              (uint32_t)i + 1);
+    }
+  }
+  VkResult result = vk->vkEndCommandBuffer(commands);
+  if (result == VK_SUCCESS) return LQT_OK;
+  return lqt__vk_device_fail(device, diag, result, "recording commands");
+}
+
+static lqt_status submit_and_wait(lqt__vk_device *device, VkCommandBuffer commands,
+                                  lqt_diag *diag) {
+  LQT__TRY(lqt__vk_submit(device, &device->compute, commands, false, diag));
+  return lqt__vk_wait(device, &device->compute, device->compute.submitted, diag);
+}
+
+static bool same_program(const lqt__vk_device *device, const lqt_op *ops, size_t count) {
+  return count != 0 && count == device->recorded_count &&
+         device->recorded_generation == __atomic_load_n(&device->generation, __ATOMIC_RELAXED) &&
+         memcmp(ops, device->recorded, count * sizeof *ops) == 0;
+}
+
+static lqt_status remember(lqt__vk_device *device, const lqt_op *ops, size_t count,
+                           lqt_diag *diag) {
+  device->recorded_count = 0;
+  if (count > device->recorded_capacity) {
+    lqt_op *grown = lqt__realloc(device->recorded, count * sizeof *grown);
+    if (grown == NULL) {
+      return lqt__fail_memory(diag, device->head.info.selector, count * sizeof *grown,
+                              "the recorded ops");
+    }
+    device->recorded = grown;
+    device->recorded_capacity = count;
+  }
+  memcpy(device->recorded, ops, count * sizeof *ops);
+  return LQT_OK;
+}
+
+static lqt_profile_entry *find_entry(lqt__vk_profile *profile, const lqt_op *op) {
+  for (size_t i = 0; i < profile->count; i++) {
+    lqt_profile_entry *entry = &profile->entries[i];
+    if (entry->kind == (uint32_t)op->kind && entry->label == op->label) return entry;
+  }
+  if (profile->count == profile->capacity) {
+    size_t capacity = profile->capacity != 0 ? profile->capacity * 2 : 64;
+    lqt_profile_entry *grown = lqt__realloc(profile->entries, capacity * sizeof *grown);
+    if (grown == NULL) return NULL;
+    profile->entries = grown;
+    profile->capacity = capacity;
+  }
+  lqt_profile_entry *entry = &profile->entries[profile->count++];
+  *entry = (lqt_profile_entry){.kind = (uint32_t)op->kind, .label = op->label};
+  return entry;
+}
+
+static lqt_status run_profiled(lqt__vk_device *device, const lqt_op *ops, size_t count,
+                               lqt_diag *diag) {
+  lqt__vk_profile *profile = &device->profile;
+  VkCommandBuffer commands = device->compute.commands[1];
+  if (profile->queries == VK_NULL_HANDLE) {
+    VkQueryPoolCreateInfo info = {.sType = VK_STRUCTURE_TYPE_QUERY_POOL_CREATE_INFO,
+                                  .queryType = VK_QUERY_TYPE_TIMESTAMP,
+                                  .queryCount = PROFILE_OPS + 1};
+    VkResult result = device->vk.vkCreateQueryPool(device->handle, &info, NULL, &profile->queries);
+    if (result != VK_SUCCESS) {
+      return lqt__vk_device_fail(device, diag, result, "creating timestamps");
+    }
+  }
+  uint64_t *times = lqt__alloc_array(PROFILE_OPS + 1, sizeof *times);
+  if (times == NULL) {
+    return lqt__fail_memory(diag, device->head.info.selector, 8 * (PROFILE_OPS + 1), "timestamps");
+  }
+  const double seconds = 1e-9 * device->physical->properties.limits.timestampPeriod;
+  lqt_status status = LQT_OK;
+  for (size_t first = 0; first < count && status == LQT_OK; first += PROFILE_OPS) {
+    size_t n = count - first < PROFILE_OPS ? count - first : PROFILE_OPS;
+    status = record(device, commands, ops + first, n, profile->queries, diag);
+    if (status == LQT_OK) status = submit_and_wait(device, commands, diag);
+    if (status != LQT_OK) break;
+    VkResult result = device->vk.vkGetQueryPoolResults(
+        device->handle, profile->queries, 0, (uint32_t)n + 1, (n + 1) * sizeof *times, times,
+        sizeof *times, VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
+    if (result != VK_SUCCESS) {
+      status = lqt__vk_device_fail(device, diag, result, "reading timestamps");
+      break;
+    }
+    for (size_t i = 0; i < n; i++) {
+      lqt_profile_entry *entry = find_entry(profile, &ops[first + i]);
+      if (entry == NULL) continue;
+      entry->calls++;
+      entry->seconds += (double)(times[i + 1] - times[i]) * seconds;
+    }
+  }
+  lqt__free(times);
+  return status;
+}
+
+lqt_status lqt__vk_run(lqt_device *head, const lqt_op *ops, size_t count, lqt_diag *diag) {
+  lqt__vk_device *device = (lqt__vk_device *)head;
+  if (device->profile.on && device->physical->properties.limits.timestampComputeAndGraphics) {
+    return run_profiled(device, ops, count, diag);
+  }
+  VkCommandBuffer commands = device->compute.commands[0];
+  if (!same_program(device, ops, count)) {
+    uint64_t generation = __atomic_load_n(&device->generation, __ATOMIC_RELAXED);
+    LQT__TRY(remember(device, ops, count, diag));
+    LQT__TRY(record(device, commands, ops, count, VK_NULL_HANDLE, diag));
+    device->recorded_count = count;
+    device->recorded_generation = generation;
+  }
+  return submit_and_wait(device, commands, diag);
+}
+
+void lqt__vk_profile_enable(lqt_device *head, bool on) {
+  ((lqt__vk_device *)head)->profile.on = on;
+}
+
+size_t lqt__vk_profile_take(lqt_device *head, lqt_profile_entry *out, size_t capacity) {
+  lqt__vk_profile *profile = &((lqt__vk_device *)head)->profile;
+  size_t count = profile->count;
+  for (size_t i = 0; i < count && i < capacity; i++) out[i] = profile->entries[i];
+  profile->count = 0;
+  return count;
+}

@@ -1,0 +1,108 @@
+#version 460
+// y[T][N] = x[T][K] W[N][K]^T for up to TOKENS rows of x. A subgroup of any size computes ROWS rows
+// of W; its invocations take columns in turn, eight at a time, and their sums are added in a fixed
+// order. Nothing is assumed of the subgroup but its active invocations, which are counted.
+#extension GL_GOOGLE_include_directive : require
+#include "lqt.glsl"
+#include "weight.glsl"
+
+layout(constant_id = 30) const uint ROWS = 4u;
+layout(constant_id = 31) const uint TOKENS = 1u;
+layout(constant_id = 32) const uint WIDE = 0u;        // rows of x are 16-byte aligned float32
+layout(constant_id = 33) const uint BIAS = 0u;
+layout(constant_id = 34) const uint ACCUMULATE = 0u;
+layout(constant_id = 35) const uint GROUP_ROWS = 16u;  // rows of a workgroup
+
+layout(push_constant, std430) uniform Push {
+  WeightBlock weight;
+  uint64_t x;
+  uint64_t y;
+  uint64_t bias;
+  uint x_stride;
+  uint y_stride;
+  uint tokens;  // at most TOKENS
+} p;
+
+float sums[ROWS * TOKENS];
+
+void load_x(uint token, uint c, uint cols, out float x[8]) {
+  uint64_t row = act_row(p.x, token, p.x_stride);
+  if (c + 8u > cols) {
+    for (uint j = 0u; j < 8u; j++) x[j] = c + j < cols ? act_load(row, c + j) : 0.0;
+  } else if (WIDE == 1u) {
+    V4 from = V4(row + (uint64_t(c) << 2));
+    vec4 a = from.v[0], b = from.v[1];
+    for (uint j = 0u; j < 4u; j++) {
+      x[j] = a[j];
+      x[j + 4u] = b[j];
+    }
+  } else {
+    for (uint j = 0u; j < 8u; j++) x[j] = act_load(row, c + j);
+  }
+}
+
+void add_columns(uint row0, uint lane, uint lanes) {
+  uint rows = p.weight.rows, cols = p.weight.cols;
+  for (uint c = lane * 8u; c < cols; c += lanes * 8u) {
+    float x[TOKENS * 8u];
+    for (uint t = 0u; t < TOKENS; t++) {
+      float part[8];
+      load_x(min(t, p.tokens - 1u), c, cols, part);
+      for (uint j = 0u; j < 8u; j++) x[t * 8u + j] = part[j];
+    }
+    for (uint r = 0u; r < ROWS; r++) {
+      float w[8];
+      weight_chunk(p.weight, min(row0 + r, rows - 1u), c, false, w);
+      for (uint t = 0u; t < TOKENS; t++) {
+        for (uint j = 0u; j < 8u; j++) sums[r * TOKENS + t] += w[j] * x[t * 8u + j];
+      }
+    }
+  }
+}
+
+void add_sparse_rows(uint row0, uint lane, uint lanes) {
+  for (uint r = 0u; r < ROWS; r++) {
+    uint row = min(row0 + r, p.weight.rows - 1u);
+    U32 bounds = U32(p.weight.row_ptr + (uint64_t(row) << 2));
+    uint end = bounds.v[1];
+    for (uint i = bounds.v[0] + lane; i < end; i += lanes) {
+      uint c = csr_column(p.weight, i);
+      if (!mask_keeps(p.weight, row, c)) continue;
+      float value = csr_at(p.weight, i);
+      for (uint t = 0u; t < TOKENS; t++) {
+        uint token = min(t, p.tokens - 1u);
+        sums[r * TOKENS + t] += value * act_load(act_row(p.x, token, p.x_stride), c);
+      }
+    }
+  }
+}
+
+void store(uint row, uint token, float value) {
+  if (BIAS == 1u) value += F32(p.bias).v[row];
+  uint64_t y = act_row(p.y, token, p.y_stride);
+  if (ACCUMULATE == 1u) value += act_load(y, row);
+  act_store(y, row, value);
+}
+
+void main() {
+  weight_begin(p.weight);
+  uint lanes = subgroupAdd(1u);
+  uint lane = subgroupExclusiveAdd(1u);
+  uint rows = p.weight.rows;
+  for (uint block = gl_WorkGroupID.x * GROUP_ROWS; block < rows;
+       block += gl_NumWorkGroups.x * GROUP_ROWS) {
+    for (uint at = gl_SubgroupID * ROWS; at < GROUP_ROWS; at += gl_NumSubgroups * ROWS) {
+      uint row0 = block + at;
+      if (row0 >= rows) break;
+      for (uint i = 0u; i < ROWS * TOKENS; i++) sums[i] = 0.0;
+      add_columns(row0, lane, lanes);
+      if (W_DELTA == DELTA_CSR) add_sparse_rows(row0, lane, lanes);
+      for (uint r = 0u; r < ROWS; r++) {
+        for (uint t = 0u; t < TOKENS; t++) {
+          float sum = subgroupAdd(sums[r * TOKENS + t]);
+          if (lane == 0u && row0 + r < rows && t < p.tokens) store(row0 + r, t, sum);
+        }
+      }
+    }
+  }
+}
