@@ -54,6 +54,8 @@ static void plan_matvec(const lqt__vk_device *device, const lqt_op *op, int slot
   uint32_t tokens = (uint32_t)x->rows, most = 1;
   while (most < tokens) most *= 2;
   uint32_t rows = most <= 2 ? 4 : 8 / most; /* 8 sums an invocation, at most */
+  /* A processor compiles longer than it runs. */
+  if (device->physical->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU && rows > 2) rows = 2;
   uint32_t subgroup = device->physical->subgroup_size;
   uint32_t subgroups = subgroup > 0 && subgroup < WORKGROUP ? WORKGROUP / subgroup : 1;
   uint32_t group_rows = rows * subgroups;
