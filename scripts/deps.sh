@@ -9,7 +9,7 @@ declare -A packages=(
   [test]="$build libcriterion-dev python3"
   [fuzz]="$build clang libclang-rt-dev"
   [valgrind]="$build python3 valgrind"
-  [vulkan]="libvulkan-dev libvulkan-volk-dev glslc mesa-vulkan-drivers"
+  [vulkan]="libvulkan-dev libvulkan-volk-dev glslc mesa-vulkan-drivers vulkan-validationlayers"
 )
 
 # A tool or library may be there without its package (another distribution, a newer CMake).

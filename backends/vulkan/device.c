@@ -1,5 +1,6 @@
 /* Opening a device, and submitting to its queues. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "backends/vulkan/vulkan.h"
@@ -110,6 +111,10 @@ lqt_status lqt__vk_device_open(const char *rest, const lqt_device_options *optio
   char selector[32];
   snprintf(selector, sizeof selector, "vulkan%.24s", rest);
   lqt__vk_physical_info(physical, selector, &device->head.info);
+  const char *activation = getenv("LQT_VK_ACTIVATION");
+  if (activation != NULL && strcmp(activation, "f16") == 0) {
+    device->head.info.activation = LQT_DTYPE_F16;
+  }
   pthread_mutex_init(&device->memory.lock, NULL);
   pthread_mutex_init(&device->queue_lock, NULL);
   pthread_mutex_init(&device->transfer_lock, NULL);
