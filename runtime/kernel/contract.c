@@ -23,7 +23,8 @@ const char *lqt_op_name(lqt_op_kind kind) {
 }
 
 double lqt__op_tolerance(const lqt_op *op, bool exact) {
-  const lqt_view *activation = op->kind == LQT_OP_EMBED ? &op->out[0] : &op->in[0];
+  bool written = op->kind == LQT_OP_EMBED || op->kind == LQT_OP_ROPE; /* in0 are integers there */
+  const lqt_view *activation = written ? &op->out[0] : &op->in[0];
   bool half = op->kind != LQT_OP_DEQUANT && activation->dtype == LQT_DTYPE_F16;
   switch (op->kind) {
     case LQT_OP_MATMUL:
