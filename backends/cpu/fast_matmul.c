@@ -7,11 +7,16 @@
 #include "base/diag.h"
 #include "fast_internal.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 lqt__cpu_isa lqt__cpu_best_isa(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-              __builtin_cpu_supports("f16c");
+  unsigned a, b, c = 0, d; /* clang 14's __builtin_cpu_supports does not know f16c */
+  bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+  bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                 __builtin_cpu_supports("avx512vnni");

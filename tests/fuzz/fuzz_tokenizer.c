@@ -71,12 +71,17 @@ static void try_loaded(lqt_tokenizer *t, lqt_status status) {
 }
 
 static void try_update(const char *text, size_t size) {
+  static json_t *base;
+  if (base == NULL) base = test_tokenizer_json(merges);
   json_t *update = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
-  json_t *root = test_tokenizer_json(merges);
-  lqt_tokenizer *t = NULL;
-  if (update != NULL && json_object_update_recursive(root, update) == 0) {
-    lqt_status status = test_tokenizer_load(root, &t, NULL);
-    try_loaded(t, status);
+  if (update == NULL) return;
+  json_t *root = json_deep_copy(base);
+  lqt_tokenizer *t = lqt__alloc_zero(sizeof *t);
+  if (json_object_update_recursive(root, update) != 0 ||
+      lqt__tokenizer_load(t, root, NULL) != LQT_OK) {
+    lqt_tokenizer_destroy(t);
+  } else {
+    try_loaded(t, LQT_OK);
   }
   json_decref(root);
   json_decref(update);
