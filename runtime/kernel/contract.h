@@ -7,7 +7,9 @@
 /* Largest relative l2 error against the scalar reference on the same inputs, by op, activation type
  * and weight. `exact`: the device was opened with lqt_device_options.exact. Source: float32 paths
  * differ from the reference by summation order only; a codebook product may round activations and
- * codebooks to 8 bits (5e-3) unless exact; float16 activations round each output. */
+ * codebooks to 8 bits, whose errors average to less than 5e-3 over many terms; with fewer than
+ * 256 activations, weights or outputs it can be that of single terms, twice 2^-8 with bfloat16;
+ * float16 activations round each output. */
 double lqt__op_tolerance(const lqt_op *op, bool exact);
 
 #endif /* LQT_RUNTIME_KERNEL_CONTRACT_H_ */

@@ -48,7 +48,9 @@ typedef struct lqt__selftest {
   lqt_device *device, *oracle;
   lqt_device_info info;
   bool exact;
-  lqt__random random;
+  uint64_t seed;
+  lqt__random shapes; /* chooses the cases: the same ones whatever the filter */
+  lqt__random random; /* of the case in hand: from the seed and the case's name */
   lqt_selftest_case_fn report;
   void *user;
   lqt_selftest_summary *summary;
@@ -64,7 +66,7 @@ typedef struct lqt__selftest {
   int alias; /* out0 is this input; -1: none */
 } lqt__selftest;
 
-/* Starts a case: clears operands. */
+/* Starts the case named t->name: clears operands, seeds t->random. */
 void lqt__case_begin(lqt__selftest *t, lqt_op_kind kind);
 /* Inputs of normal values, of given integers, and outputs. Errors: LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__case_values(lqt__selftest *t, lqt__operand *operand, uint64_t rows,
@@ -81,10 +83,22 @@ LQT_NODISCARD lqt_status lqt__case_run(lqt__selftest *t);
 void lqt__case_report(lqt__selftest *t, const char *variant, double error, double tolerance,
                       const char *detail, bool skipped);
 void lqt__case_end(lqt__selftest *t);
-/* Below `bound`. */
+/* Seeds t->random from the seed and t->name, so that a case repeats alone. */
+void lqt__case_seed(lqt__selftest *t);
+/* Below `bound`, of the case. */
 static inline uint32_t lqt__pick(lqt__selftest *t, uint32_t bound) {
   return lqt__random_below(&t->random, bound);
 }
+/* Below `bound`, for the choice of cases. */
+static inline uint32_t lqt__choose(lqt__selftest *t, uint32_t bound) {
+  return lqt__random_below(&t->shapes, bound);
+}
+/* The square that products of x[tokens][cols] with the weight are expected to have: the sum of x^2
+ * w^2. Outputs may be small by chance, because their terms cancel; the error that rounded terms
+ * leave does not get smaller with them, so it is measured against this where it is larger. */
+LQT_NODISCARD lqt_status lqt__product_square(lqt__arena *arena, const lqt_weight_desc *desc,
+                                             const float *x, uint64_t stride, uint64_t tokens,
+                                             double *out);
 
 /* Every case of the ops, and of patches. */
 LQT_NODISCARD lqt_status lqt__selftest_ops(lqt__selftest *t);

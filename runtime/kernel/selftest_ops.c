@@ -24,9 +24,11 @@ static bool named(lqt__selftest *t, const char *format, ...) {
 }
 
 static uint32_t edge_tokens(lqt__selftest *t) {
-  return tokens_edge[lqt__pick(t, COUNT(tokens_edge))];
+  return tokens_edge[lqt__choose(t, COUNT(tokens_edge))];
 }
-static uint32_t edge_size(lqt__selftest *t) { return sizes_edge[lqt__pick(t, COUNT(sizes_edge))]; }
+static uint32_t edge_size(lqt__selftest *t) {
+  return sizes_edge[lqt__choose(t, COUNT(sizes_edge))];
+}
 
 /* ---- Products. ---- */
 
@@ -76,9 +78,9 @@ static lqt_status matmul_kind(lqt__selftest *t, const lqt__weight_kind *kind) {
   }
   for (size_t i = 0; i < (t->options->full ? 24u : 2u); i++) {
     matmul_shape s = {.tokens = edge_tokens(t), .rows = edge_size(t), .cols = edge_size(t)};
-    s.products = lqt__pick(t, 3) == 0 ? 2 + lqt__pick(t, 2) : 1;
-    s.bias = lqt__pick(t, 3) == 0;
-    s.accumulate = lqt__pick(t, 3) == 0;
+    s.products = lqt__choose(t, 3) == 0 ? 2 + lqt__choose(t, 2) : 1;
+    s.bias = lqt__choose(t, 3) == 0;
+    s.accumulate = lqt__choose(t, 3) == 0;
     uint64_t limit = t->options->full ? 20000000 : 3000000;
     while ((uint64_t)s.rows * s.cols > limit / 8) s.rows = edge_size(t);
     while ((uint64_t)s.tokens * s.rows * s.cols > limit) s.tokens = 1 + s.tokens / 2;
@@ -138,9 +140,9 @@ static lqt_status fixed_vector(lqt__selftest *t, lqt__operand *operand, uint64_t
 }
 
 static lqt_status norm_case(lqt__selftest *t, lqt_op_kind kind, uint32_t tokens, uint32_t cols) {
-  bool bias = kind == LQT_OP_LAYERNORM && lqt__pick(t, 2) == 0;
-  bool in_place = lqt__pick(t, 3) == 0;
-  float spread = (float[]){1.0f, 0.001f, 30.0f}[lqt__pick(t, 3)];
+  bool bias = kind == LQT_OP_LAYERNORM && lqt__choose(t, 2) == 0;
+  bool in_place = lqt__choose(t, 3) == 0;
+  float spread = (float[]){1.0f, 0.001f, 30.0f}[lqt__choose(t, 3)];
   if (!named(t, "%s/k%u.t%u%s%s", lqt_op_name(kind), cols, tokens, bias ? ".bias" : "",
              in_place ? ".inplace" : "")) {
     return LQT_OK;
@@ -162,7 +164,7 @@ static lqt_status norm_case(lqt__selftest *t, lqt_op_kind kind, uint32_t tokens,
 static lqt_status elementwise_case(lqt__selftest *t, lqt_op_kind kind, lqt_act act, uint32_t tokens,
                                    uint32_t cols) {
   static const char *const acts[] = {"silu", "gelu", "gelu_tanh", "relu"};
-  int alias = (int)lqt__pick(t, kind == LQT_OP_ACT ? 2 : 3) - 1;
+  int alias = (int)lqt__choose(t, kind == LQT_OP_ACT ? 2 : 3) - 1;
   if (!named(t, "%s/%s%sk%u.t%u%s", lqt_op_name(kind), kind == LQT_OP_ADD ? "" : acts[act],
              kind == LQT_OP_ADD ? "" : ".", cols, tokens, alias >= 0 ? ".inplace" : "")) {
     return LQT_OK;
@@ -204,9 +206,9 @@ static lqt_status gather_case(lqt__selftest *t, uint32_t rows, uint32_t out_rows
 
 static lqt_status rope_case(lqt__selftest *t, uint32_t tokens) {
   static const uint16_t dims[] = {2, 16, 48, 64, 80, 128};
-  uint32_t dim = dims[lqt__pick(t, COUNT(dims))], heads = 1 + lqt__pick(t, 9);
-  uint32_t rotary = lqt__pick(t, 2) == 0 ? dim : 2 * (1 + lqt__pick(t, dim / 2));
-  bool interleaved = lqt__pick(t, 2) == 0;
+  uint32_t dim = dims[lqt__choose(t, COUNT(dims))], heads = 1 + lqt__choose(t, 9);
+  uint32_t rotary = lqt__choose(t, 2) == 0 ? dim : 2 * (1 + lqt__choose(t, dim / 2));
+  bool interleaved = lqt__choose(t, 2) == 0;
   if (!named(t, "rope/h%u.d%u.r%u.t%u%s", heads, dim, rotary, tokens,
              interleaved ? ".interleaved" : "")) {
     return LQT_OK;
@@ -359,15 +361,15 @@ static lqt_status caches(lqt__selftest *t) {
   static const uint8_t dims[] = {1, 5, 16, 32, 64, 80, 96, 128};
   static const uint8_t pages[] = {1, 7, 16, 64};
   for (int i = 0; i < (t->options->full ? 150 : 12); i++) {
-    kv_shape s = {.sequences = 1 + lqt__pick(t, 4),
-                  .kv_heads = 1 + lqt__pick(t, 4),
-                  .group = 1 + lqt__pick(t, 8),
-                  .head_dim = dims[lqt__pick(t, COUNT(dims))],
-                  .page_tokens = pages[lqt__pick(t, COUNT(pages))],
-                  .dtype = lqt__pick(t, 3) == 0 ? LQT_DTYPE_F32 : LQT_DTYPE_F16};
-    s.longest = 1 + lqt__pick(t, 300);
-    s.tokens = 1 + lqt__pick(t, s.longest);
-    if (lqt__pick(t, 3) == 0) s.window = 1 + lqt__pick(t, s.longest);
+    kv_shape s = {.sequences = 1 + lqt__choose(t, 4),
+                  .kv_heads = 1 + lqt__choose(t, 4),
+                  .group = 1 + lqt__choose(t, 8),
+                  .head_dim = dims[lqt__choose(t, COUNT(dims))],
+                  .page_tokens = pages[lqt__choose(t, COUNT(pages))],
+                  .dtype = lqt__choose(t, 3) == 0 ? LQT_DTYPE_F32 : LQT_DTYPE_F16};
+    s.longest = 1 + lqt__choose(t, 300);
+    s.tokens = 1 + lqt__choose(t, s.longest);
+    if (lqt__choose(t, 3) == 0) s.window = 1 + lqt__choose(t, s.longest);
     LQT__TRY(attention_case(t, &s));
     LQT__TRY(kv_write_case(t, &s));
   }
@@ -387,7 +389,7 @@ static lqt_status rows(lqt__selftest *t) {
       LQT__TRY(elementwise_case(t, LQT_OP_ACT, (lqt_act)act, tokens, cols));
       LQT__TRY(elementwise_case(t, LQT_OP_GLU, (lqt_act)act, tokens, cols));
     }
-    LQT__TRY(gather_case(t, 1 + lqt__pick(t, 200), tokens, cols));
+    LQT__TRY(gather_case(t, 1 + lqt__choose(t, 200), tokens, cols));
     LQT__TRY(rope_case(t, tokens));
   }
   return LQT_OK;
