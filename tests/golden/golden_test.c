@@ -64,7 +64,8 @@ static void check_tokens(const lqt_tokenizer *tokenizer, const json_t *golden, c
   cr_assert_arr_eq(got, ids + 1, got_count * sizeof *got, "'%s'", prompt);
 }
 
-static void check_prompt(lqt_session *session, const json_t *golden, uint32_t vocab) {
+/* Returns how many greedy tokens were compared. */
+static size_t check_prompt(lqt_session *session, const json_t *golden, uint32_t vocab) {
   int32_t ids[MAX_TOKENS], greedy[MAX_TOKENS];
   const char *prompt = json_string_value(json_object_get(golden, "prompt"));
   lqt_step_input input = {0, LQT_LOGITS_LAST, ids, read_ids(json_object_get(golden, "ids"), ids)};
@@ -83,7 +84,7 @@ static void check_prompt(lqt_session *session, const json_t *golden, uint32_t vo
     ids[0] = token;
     input.count = 1;
   }
-  cr_assert_gt(same, 0);
+  return same;
 }
 
 static void check_model(const char *name, lqt_dtype kv_dtype) {
@@ -94,14 +95,15 @@ static void check_model(const char *name, lqt_dtype kv_dtype) {
   const json_t *prompts = json_object_get(g.reference, "golden");
   cr_assert_eq(json_array_size(prompts), 5);
   lqt_session *session = golden_session(&g, kv_dtype, 0);
-  size_t i;
+  size_t i, compared = 0;
   json_t *golden;
   json_array_foreach(prompts, i, golden) {
     int32_t ids[MAX_TOKENS];
     size_t count = read_ids(json_object_get(golden, "ids"), ids);
     check_tokens(tokenizer, golden, ids, count);
-    check_prompt(session, golden, lqt_engine_vocab_size(g.engine));
+    compared += check_prompt(session, golden, lqt_engine_vocab_size(g.engine));
   }
+  cr_assert_gt(compared, 20, "only %zu greedy tokens were decisive", compared);
   lqt_session_destroy(session);
   lqt_tokenizer_destroy(tokenizer);
   golden_close(&g);
