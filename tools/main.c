@@ -30,7 +30,7 @@ static const tool_command *const commands[] = {
 #ifdef TOOL_DEVICE
     &tool_devices,
 #endif
-#ifdef TOOL_QUANT
+#ifdef TOOL_SYNTH
     &tool_synth,
 #endif
 };

@@ -53,5 +53,24 @@ class Selftest(Case):
         self.fails(WRONG_USE, ["--isa", "'sse9'"], "selftest", "--isa", "sse9")
 
 
+class Bench(Case):
+    def test_ops(self):
+        options = ["--rows", 256, "--cols", 192, "--tokens", "1,3", "--rotate", 1, "--repeat", 3]
+        report = self.lqt("bench", "ops", *options, "--threads", 1, "--json").json()
+        self.assertEqual(len(report["results"]), 10)
+        for result in report["results"]:
+            self.assertGreater(result["seconds"], 0)
+            self.assertLess(result["error"], 0.01, result)
+            self.assertTrue(result["variant"].startswith("lqt_matmul_"), result)
+        exact = self.lqt("bench", "ops", *options, "--exact", "--json").json()
+        for result in exact["results"]:
+            self.assertLess(result["error"], 1e-5, result)
+        self.assertIn("GB/s", self.lqt("bench", "ops", *options, "--weights", 4).out.decode())
+
+    def test_wrong_lists(self):
+        for option, value in (("--tokens", "1,x"), ("--tokens", "0"), ("--weights", "5")):
+            self.fails(WRONG_USE, [option, f"'{value}'"], "bench", "ops", option, value)
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -139,6 +139,16 @@ class Golden(Case):
         self.assertGreaterEqual(len(text.split()), 3 if VALGRIND else 12, text)
 
 
+class BenchSession(TinyCase):
+    def test_bench_session(self):
+        report = self.lqt("bench", "session", self.model, "--prefill", 20, "--decode", 4,
+                          "--sequences", 2, "--repeat", 2, "--json").json()
+        self.assertGreater(report["prefill_tokens_per_second"], 0)
+        self.assertGreater(report["decode_tokens_per_second"], 0)
+        self.assertGreater(report["step_bytes"], 0)
+        self.fails(BAD_INPUT, ["CONTEXT_FULL"], "bench", "session", self.model, "--prefill", 500)
+
+
 class Eval(TinyCase):
     def ids(self, values):
         return write(self.path("ids.u16"), struct.pack(f"<{len(values)}H", *values))
