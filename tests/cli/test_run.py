@@ -94,11 +94,6 @@ class Run(TinyCase):
         self.fails(WRONG_USE, ["-p"], "run", self.model)
         self.fails(WRONG_USE, ["-p"], "run", self.model, "-p", "x", "-f", "y")
 
-    def test_no_tokenizer(self):
-        path = self.path("synth.lqt")
-        self.lqt("synth", path, "--hidden", 64, "--layers", 1, "--heads", 4, "--vocab", 256, "-q")
-        self.fails(BAD_INPUT, ["NOT_FOUND"], "run", path, "-p", "x")
-
     @unittest.skipIf(VALGRIND, "signals and valgrind's own clock do not go together")
     def test_interrupt(self):
         model = embedded_model()

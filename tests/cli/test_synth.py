@@ -31,6 +31,12 @@ class Synth(Case):
         self.assertEqual(bodies[0], bodies[1])
         self.assertNotEqual(bodies[0], bodies[2])
 
+    def test_there_is_no_tokenizer_but_speed_can_be_measured(self):
+        path = self.path("small.lqt")
+        self.lqt("synth", path, *SMALL, "-q")
+        self.fails(BAD_INPUT, ["NOT_FOUND"], "run", path, "-p", "x")
+        self.lqt("bench", "session", path, "--prefill", 4, "--decode", 2, "--repeat", 1)
+
     def test_list(self):
         names = [shape["name"] for shape in self.lqt("synth", "--list", "--json").json()]
         for name in ("llama2-7b", "llama3-8b", "llama2-70b"):
