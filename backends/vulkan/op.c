@@ -63,14 +63,18 @@ static void plan_matvec(const lqt__vk_device *device, const lqt_op *op, int slot
   weight_constants(d, weight);
   own(d, 0, rows);
   own(d, 1, most);
-  own(d, 2, x->dtype == LQT_DTYPE_F32 && aligned16(x));
+  bool wide = x->dtype == LQT_DTYPE_F32 && aligned16(x);
+  /* Short rows leave invocations idle when each takes 32 columns. */
+  bool fast = wide && weight->wide_chunks && weight->cols >= 32 * subgroup;
+  own(d, 2, wide);
   own(d, 3, op->in[slot + 1].buffer != NULL);
   own(d, 4, op->accumulate);
   own(d, 5, group_rows);
+  own(d, 6, fast);
   d->x = groups(weight->rows, group_rows);
   d->y = 1;
-  snprintf(d->name, sizeof d->name, "lqt_matvec_%s_%s_t%u__vulkan", weight->kind,
-           lqt_dtype_name(x->dtype), most);
+  snprintf(d->name, sizeof d->name, "lqt_matvec_%s_%s_t%u%s__vulkan", weight->kind,
+           lqt_dtype_name(x->dtype), most, fast ? "_c32" : "");
 }
 
 static void plan_tiled(const lqt_op *op, int slot, lqt__vk_dispatch *d) {

@@ -88,7 +88,7 @@ typedef struct lqt__vk_memory {
 typedef struct lqt__vk_constant {
   uint32_t id, value;
 } lqt__vk_constant;
-#define LQT__VK_MAX_CONSTANTS 26
+#define LQT__VK_MAX_CONSTANTS 32
 typedef struct lqt__vk_spec {
   lqt__vk_shader shader;
   uint32_t count;
@@ -171,6 +171,7 @@ typedef struct lqt__vk_weight {
   lqt_weight head;
   lqt__vk_range parts[LQT__VK_PART_COUNT];
   uint32_t rows, cols;
+  bool wide_chunks; /* shaders/matvec.comp, FAST */
   uint32_t constant_count;
   lqt__vk_constant constants[18]; /* of shaders/weight.glsl */
   char kind[40];                  /* "cb4g64" for the variant's name */

@@ -61,6 +61,12 @@ static void specialise(lqt__vk_weight *weight, const lqt__vk_device *device,
     add(weight, LQT__VK_W_COLUMNS16, desc->delta.columns16 != NULL);
   }
   if (desc->mask.bits != NULL) add(weight, LQT__VK_W_MASK, 1);
+  weight->wide_chunks = coded && desc->indices.bits == 4 && desc->codebook.vector_dim == 1 &&
+                        table_values(device, &desc->indices, &desc->codebook) != 0 &&
+                        desc->residual.vectors == NULL && desc->zero_points == NULL &&
+                        desc->mask.bits == NULL &&
+                        (desc->group_scales == NULL || desc->group_size >= 32) &&
+                        (desc->delta.kind == LQT_DELTA_NONE || desc->delta.kind == LQT_DELTA_CSR);
 }
 
 /* "cb4", "cb2v4r4g64d2m", "f16": what the variant's name says of the weight. */

@@ -225,3 +225,69 @@ Test(run, wrong_ids_stay_inside_the_buffers) {
   lqt_buffer_destroy(v);
   vulkan_close(device);
 }
+
+/* The path that takes 32 columns at a time, with columns left over and every number of tokens that
+ * the matrix-vector shader takes. */
+Test(run, matvec_in_wide_chunks) {
+  enum { N = 37, K = 1000, GROUP = 32, GROUPS = (K + GROUP - 1) / GROUP, STRIDE = 512 };
+  lqt_device *device = vulkan_open();
+  lqt__random random = lqt__random_seed(11);
+  static uint8_t indices[N * STRIDE];
+  static float x[8 * K], y[8 * N], row[K];
+  uint16_t book[16], scales[N * GROUPS];
+  for (size_t i = 0; i < sizeof indices; i++) {
+    indices[i] = (uint8_t)lqt__random_below(&random, 256);
+  }
+  for (int i = 0; i < 16; i++) book[i] = lqt__f16_from_f32((float)i * 0.13f - 1);
+  for (int i = 0; i < N * GROUPS; i++) {
+    scales[i] = lqt__f16_from_f32(0.5f + (float)lqt__random_below(&random, 100) * 0.01f);
+  }
+  for (int i = 0; i < 8 * K; i++) x[i] = (float)lqt__random_below(&random, 2001) * 1e-3f - 1;
+  lqt_weight_desc desc = {.size = sizeof desc,
+                          .dtype = LQT_DTYPE_CODEBOOK,
+                          .rows = N,
+                          .cols = K,
+                          .scale = 0.7f,
+                          .indices = {.data = indices, .row_stride = STRIDE, .bits = 4},
+                          .codebook = {.vectors = book,
+                                       .dtype = LQT_DTYPE_F16,
+                                       .entries = 16,
+                                       .vector_dim = 1,
+                                       .banks = 1,
+                                       .bank_stride = 16},
+                          .bank_rows = N,
+                          .bank_cols = K,
+                          .group_size = GROUP,
+                          .group_scales = scales,
+                          .group_row_stride = GROUPS};
+  lqt_weight *weight = NULL;
+  cr_assert_eq(lqt_weight_create(device, &desc, &weight, NULL), LQT_OK);
+  lqt_buffer *in = vulkan_buffer(device, x, sizeof x);
+  for (uint64_t tokens = 1; tokens <= 8; tokens++) {
+    lqt_buffer *out = vulkan_buffer(device, NULL, sizeof y);
+    lqt_op op;
+    memset(&op, 0, sizeof op);
+    op.kind = LQT_OP_MATMUL;
+    op.weight[0] = weight;
+    op.in[0] = vulkan_view(in, tokens, K, LQT_DTYPE_F32);
+    op.out[0] = vulkan_view(out, tokens, N, LQT_DTYPE_F32);
+    if (((lqt__vk_device *)device)->physical->subgroup_size <= 16) {
+      cr_assert_not_null(strstr(lqt_device_variant(device, &op), "_c32"));
+    }
+    run(device, &op, 1);
+    cr_assert_eq(lqt_buffer_read(out, 0, y, tokens * N * sizeof *y, NULL), LQT_OK);
+    for (uint64_t n = 0; n < N; n++) {
+      cr_assert_eq(lqt_weight_desc_row(&desc, n, 0, K, row), LQT_OK);
+      for (uint64_t t = 0; t < tokens; t++) {
+        double sum = 0;
+        for (int k = 0; k < K; k++) sum += (double)row[k] * x[t * K + k];
+        cr_assert_float_eq(y[t * N + n], sum, 2e-4, "token %d of %d, row %d", (int)t, (int)tokens,
+                           (int)n);
+      }
+    }
+    lqt_buffer_destroy(out);
+  }
+  lqt_weight_destroy(weight);
+  lqt_buffer_destroy(in);
+  vulkan_close(device);
+}
