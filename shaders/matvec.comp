@@ -13,7 +13,7 @@ layout(constant_id = 33) const uint BIAS = 0u;
 layout(constant_id = 34) const uint ACCUMULATE = 0u;
 layout(constant_id = 35) const uint GROUP_ROWS = 16u;  // rows of a workgroup
 // 4-bit scalar codebooks in shared memory, groups of 32 or more (or none), no zero points, masks or
-// deltas but sparse ones, WIDE: an invocation takes 32 columns at a time.
+// deltas but sparse ones, WIDE: an invocation takes four words of indices at a time.
 layout(constant_id = 36) const uint FAST = 0u;
 
 layout(push_constant, std430) uniform Push {
@@ -44,7 +44,8 @@ void load_x(uint token, uint c, uint cols, out float x[8]) {
   }
 }
 
-// Columns below `end`, a multiple of 32.
+// Columns below `end`, a multiple of lanes * 32. An invocation takes four words of indices at once,
+// each next to its neighbours' words, so that indices and x are read in whole lines.
 void add_columns_fast(uint row0, uint lane, uint lanes, uint end) {
   uint64_t data[ROWS], scales[ROWS];
   for (uint r = 0u; r < ROWS; r++) {
@@ -55,23 +56,25 @@ void add_columns_fast(uint row0, uint lane, uint lanes, uint end) {
   uint64_t x = p.x;
   uint tokens = p.tokens, x_stride = p.x_stride;
   float scale = p.weight.scale;
-  for (uint c = lane * 32u; c < end; c += lanes * 32u) {
+  for (uint base = lane * 8u; base < end; base += lanes * 32u) {
     uvec4 packed[ROWS];
-    float factor[ROWS];
+    vec4 factor[ROWS];
     for (uint r = 0u; r < ROWS; r++) {
-      packed[r] = U4(data[r] + uint64_t(c >> 1)).v[0];
-      factor[r] = scale;
-      if (W_SCALES == 1u) {
-        factor[r] *= float(F16(scales[r] + (uint64_t(c >> W_GROUP_SHIFT) << 1)).v[0]);
+      for (uint word = 0u; word < 4u; word++) {
+        uint c = base + word * lanes * 8u;
+        packed[r][word] = U32(data[r] + uint64_t(c >> 1)).v[0];
+        factor[r][word] = scale;
+        if (W_SCALES == 1u) {
+          factor[r][word] *= float(F16(scales[r] + (uint64_t(c >> W_GROUP_SHIFT) << 1)).v[0]);
+        }
       }
     }
-    float parts[ROWS * TOKENS];
-    for (uint i = 0u; i < ROWS * TOKENS; i++) parts[i] = 0.0;
     for (uint word = 0u; word < 4u; word++) {
+      uint c = base + word * lanes * 8u;
       vec4 low[TOKENS], high[TOKENS];
       for (uint t = 0u; t < TOKENS; t++) {
         uint64_t row = x + ((uint64_t(min(t, tokens - 1u)) * uint64_t(x_stride)) << 2);
-        V4 from = V4(row + (uint64_t(c + word * 8u) << 2));
+        V4 from = V4(row + (uint64_t(c) << 2));
         low[t] = from.v[0];
         high[t] = from.v[1];
       }
@@ -82,13 +85,8 @@ void add_columns_fast(uint row0, uint lane, uint lanes, uint end) {
         vec4 b = vec4(book_table[(bits >> 16) & 15u], book_table[(bits >> 20) & 15u],
                       book_table[(bits >> 24) & 15u], book_table[bits >> 28]);
         for (uint t = 0u; t < TOKENS; t++) {
-          parts[r * TOKENS + t] += dot(a, low[t]) + dot(b, high[t]);
+          sums[r * TOKENS + t] += factor[r][word] * (dot(a, low[t]) + dot(b, high[t]));
         }
-      }
-    }
-    for (uint r = 0u; r < ROWS; r++) {
-      for (uint t = 0u; t < TOKENS; t++) {
-        sums[r * TOKENS + t] += factor[r] * parts[r * TOKENS + t];
       }
     }
   }
@@ -148,7 +146,7 @@ void main() {
       uint row0 = block + at;
       if (row0 >= rows) break;
       for (uint i = 0u; i < ROWS * TOKENS; i++) sums[i] = 0.0;
-      uint fast = FAST == 1u ? p.weight.cols & ~31u : 0u;
+      uint fast = FAST == 1u ? p.weight.cols / (lanes * 32u) * (lanes * 32u) : 0u;
       if (FAST == 1u) add_columns_fast(row0, lane, lanes, fast);
       add_columns(row0, lane, lanes, fast);
       if (W_DELTA == DELTA_CSR) add_sparse_rows(row0, lane, lanes);

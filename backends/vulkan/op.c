@@ -47,25 +47,32 @@ static void weight_constants(lqt__vk_dispatch *d, const lqt__vk_weight *weight) 
   }
 }
 
+/* Rows that a subgroup takes at once. More share what is read of x; fewer keep the device full. */
+static uint32_t rows_at_once(const lqt__vk_device *device, const lqt__vk_weight *weight,
+                             uint32_t tokens, bool fast) {
+  uint32_t rows = tokens <= 2 ? 4 : 8 / tokens;
+  if (fast) rows = weight->rows < 8192 ? 2 : tokens == 1 && weight->rows >= 16384 ? 8 : 4;
+  /* A processor compiles longer than it runs. */
+  bool processor = device->physical->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU;
+  return processor && rows > 2 ? 2 : rows;
+}
+
 static void plan_matvec(const lqt__vk_device *device, const lqt_op *op, int slot,
                         lqt__vk_dispatch *d) {
   const lqt__vk_weight *weight = (const lqt__vk_weight *)op->weight[slot];
   const lqt_view *x = &op->in[0];
   uint32_t tokens = (uint32_t)x->rows, most = 1;
   while (most < tokens) most *= 2;
-  uint32_t rows = most <= 2 ? 4 : 8 / most; /* 8 sums an invocation, at most */
-  /* A processor compiles longer than it runs. */
-  if (device->physical->properties.deviceType == VK_PHYSICAL_DEVICE_TYPE_CPU && rows > 2) rows = 2;
   uint32_t subgroup = device->physical->subgroup_size;
   uint32_t subgroups = subgroup > 0 && subgroup < WORKGROUP ? WORKGROUP / subgroup : 1;
-  uint32_t group_rows = rows * subgroups;
+  bool wide = x->dtype == LQT_DTYPE_F32 && aligned16(x);
+  /* Short rows leave invocations idle when each takes 32 columns. */
+  bool fast = wide && weight->wide_chunks && weight->cols >= 32 * subgroup;
+  uint32_t rows = rows_at_once(device, weight, most, fast), group_rows = rows * subgroups;
   begin(d, LQT__VK_MATVEC, x->dtype);
   weight_constants(d, weight);
   own(d, 0, rows);
   own(d, 1, most);
-  bool wide = x->dtype == LQT_DTYPE_F32 && aligned16(x);
-  /* Short rows leave invocations idle when each takes 32 columns. */
-  bool fast = wide && weight->wide_chunks && weight->cols >= 32 * subgroup;
   own(d, 2, wide);
   own(d, 3, op->in[slot + 1].buffer != NULL);
   own(d, 4, op->accumulate);
