@@ -27,7 +27,7 @@ run_ctest() {
   ctest --test-dir "$folder" -j "$jobs" --output-on-failure --no-tests=error "$@"
 }
 
-scripts/deps.sh test
+scripts/deps.sh test vulkan
 
 step "dev build and every test"
 build dev

@@ -1,5 +1,6 @@
 #version 460
-// y[T][N] = x[T][K] W[N][K]^T for up to TOKENS rows of x. A subgroup of any size computes ROWS rows
+// y[T][N] = x[T][K] W[N][K]^T, TOKENS rows of x to a workgroup (gl_WorkGroupID.y says which). A
+// subgroup of any size computes ROWS rows
 // of W; its invocations take columns in turn, eight at a time, and their sums are added in a fixed
 // order. Nothing is assumed of the subgroup but its active invocations, which are counted.
 #extension GL_GOOGLE_include_directive : require
@@ -23,13 +24,16 @@ layout(push_constant, std430) uniform Push {
   uint64_t bias;
   uint x_stride;
   uint y_stride;
-  uint tokens;  // at most TOKENS
+  uint tokens;
 } p;
 
 float sums[ROWS * TOKENS];
+// This workgroup's rows of x and y.
+uint64_t x_base, y_base;
+uint tokens;
 
 void load_x(uint token, uint c, uint cols, out float x[8]) {
-  uint64_t row = act_row(p.x, token, p.x_stride);
+  uint64_t row = act_row(x_base, token, p.x_stride);
   if (c + 8u > cols) {
     for (uint j = 0u; j < 8u; j++) x[j] = c + j < cols ? act_load(row, c + j) : 0.0;
   } else if (WIDE == 1u) {
@@ -53,8 +57,8 @@ void add_columns_fast(uint row0, uint lane, uint lanes, uint end) {
     data[r] = p.weight.data + row * p.weight.data_stride;
     scales[r] = p.weight.group_scales + ((row * uint64_t(p.weight.group_stride)) << 1);
   }
-  uint64_t x = p.x;
-  uint tokens = p.tokens, x_stride = p.x_stride;
+  uint64_t x = x_base;
+  uint x_stride = p.x_stride;
   float scale = p.weight.scale;
   for (uint base = lane * 8u; base < end; base += lanes * 32u) {
     uvec4 packed[ROWS];
@@ -98,7 +102,7 @@ void add_columns(uint row0, uint lane, uint lanes, uint begin) {
     float x[TOKENS * 8u];
     for (uint t = 0u; t < TOKENS; t++) {
       float part[8];
-      load_x(min(t, p.tokens - 1u), c, cols, part);
+      load_x(min(t, tokens - 1u), c, cols, part);
       for (uint j = 0u; j < 8u; j++) x[t * 8u + j] = part[j];
     }
     for (uint r = 0u; r < ROWS; r++) {
@@ -121,8 +125,8 @@ void add_sparse_rows(uint row0, uint lane, uint lanes) {
       if (!mask_keeps(p.weight, row, c)) continue;
       float value = csr_at(p.weight, i);
       for (uint t = 0u; t < TOKENS; t++) {
-        uint token = min(t, p.tokens - 1u);
-        sums[r * TOKENS + t] += value * act_load(act_row(p.x, token, p.x_stride), c);
+        uint token = min(t, tokens - 1u);
+        sums[r * TOKENS + t] += value * act_load(act_row(x_base, token, p.x_stride), c);
       }
     }
   }
@@ -130,13 +134,17 @@ void add_sparse_rows(uint row0, uint lane, uint lanes) {
 
 void store(uint row, uint token, float value) {
   if (BIAS == 1u) value += F32(p.bias).v[row];
-  uint64_t y = act_row(p.y, token, p.y_stride);
+  uint64_t y = act_row(y_base, token, p.y_stride);
   if (ACCUMULATE == 1u) value += act_load(y, row);
   act_store(y, row, value);
 }
 
 void main() {
   weight_begin(p.weight);
+  uint first = gl_WorkGroupID.y * TOKENS;
+  tokens = min(p.tokens - first, TOKENS);
+  x_base = act_row(p.x, first, p.x_stride);
+  y_base = act_row(p.y, first, p.y_stride);
   uint lanes = subgroupAdd(1u);
   uint lane = subgroupExclusiveAdd(1u);
   uint rows = p.weight.rows;
@@ -153,7 +161,7 @@ void main() {
       for (uint r = 0u; r < ROWS; r++) {
         for (uint t = 0u; t < TOKENS; t++) {
           float sum = subgroupAdd(sums[r * TOKENS + t]);
-          if (lane == 0u && row0 + r < rows && t < p.tokens) store(row0 + r, t, sum);
+          if (lane == 0u && row0 + r < rows && t < tokens) store(row0 + r, t, sum);
         }
       }
     }

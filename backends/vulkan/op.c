@@ -7,7 +7,7 @@
 #include "base/diag.h"
 
 #define WORKGROUP 128u
-#define MATVEC_TOKENS 8u /* more rows of x than this go to the tiled shader */
+#define MATVEC_TOKENS 8u /* rows of x that a workgroup of the matrix-vector shader takes */
 #define MAX_GROUPS 65535u
 
 static uint64_t address(const lqt_view *view) {
@@ -57,17 +57,28 @@ static uint32_t rows_at_once(const lqt__vk_device *device, const lqt__vk_weight 
   return processor && rows > 2 ? 2 : rows;
 }
 
+/* Short rows leave invocations idle when each takes 32 columns. */
+static bool takes_wide_chunks(const lqt__vk_device *device, const lqt_op *op, int slot) {
+  const lqt__vk_weight *weight = (const lqt__vk_weight *)op->weight[slot];
+  return op->in[0].dtype == LQT_DTYPE_F32 && aligned16(&op->in[0]) && weight->wide_chunks &&
+         weight->cols >= 32 * device->physical->subgroup_size;
+}
+
+/* Rows of x up to which the matrix-vector shader, over several workgroups, beats the tiled one. */
+static uint64_t matvec_tokens(const lqt__vk_device *device, const lqt_op *op, int slot) {
+  if (!takes_wide_chunks(device, op, slot)) return MATVEC_TOKENS;
+  return op->weight[slot]->shape.rows < 8192 ? 4 * MATVEC_TOKENS : 2 * MATVEC_TOKENS;
+}
+
 static void plan_matvec(const lqt__vk_device *device, const lqt_op *op, int slot,
                         lqt__vk_dispatch *d) {
   const lqt__vk_weight *weight = (const lqt__vk_weight *)op->weight[slot];
   const lqt_view *x = &op->in[0];
   uint32_t tokens = (uint32_t)x->rows, most = 1;
-  while (most < tokens) most *= 2;
+  while (most < tokens && most < MATVEC_TOKENS) most *= 2;
   uint32_t subgroup = device->physical->subgroup_size;
   uint32_t subgroups = subgroup > 0 && subgroup < WORKGROUP ? WORKGROUP / subgroup : 1;
-  bool wide = x->dtype == LQT_DTYPE_F32 && aligned16(x);
-  /* Short rows leave invocations idle when each takes 32 columns. */
-  bool fast = wide && weight->wide_chunks && weight->cols >= 32 * subgroup;
+  bool wide = x->dtype == LQT_DTYPE_F32 && aligned16(x), fast = takes_wide_chunks(device, op, slot);
   uint32_t rows = rows_at_once(device, weight, most, fast), group_rows = rows * subgroups;
   begin(d, LQT__VK_MATVEC, x->dtype);
   weight_constants(d, weight);
@@ -79,7 +90,7 @@ static void plan_matvec(const lqt__vk_device *device, const lqt_op *op, int slot
   own(d, 5, group_rows);
   own(d, 6, fast);
   d->x = groups(weight->rows, group_rows);
-  d->y = 1;
+  d->y = groups(tokens, most);
   snprintf(d->name, sizeof d->name, "lqt_matvec_%s_%s_t%u%s__vulkan", weight->kind,
            lqt_dtype_name(x->dtype), most, fast ? "_c32" : "");
 }
@@ -102,7 +113,7 @@ static size_t plan_matmul(const lqt__vk_device *device, const lqt_op *op, lqt__v
   for (int slot = 0; slot < LQT_OP_MAX_OUT; slot++) {
     if (op->weight[slot] == NULL) continue;
     lqt__vk_dispatch *d = &out[count++];
-    if (op->in[0].rows <= MATVEC_TOKENS) {
+    if (op->in[0].rows <= matvec_tokens(device, op, slot)) {
       plan_matvec(device, op, slot, d);
     } else {
       plan_tiled(op, slot, d);
