@@ -13,7 +13,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   if(LQT_FUZZ)
     list(APPEND fast_avx2 -fno-sanitize=all)
   elseif(LQT_SANITIZE)
-    list(APPEND fast_avx2 -fno-sanitize=undefined)
+    list(APPEND fast_avx2 -O1 -fno-sanitize=undefined)
   endif()
   set(fast_avx512 ${fast_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi)
   foreach(pair "fast_f32_avx2.c|" "fast_f32_avx512.c|" "fast_bf16_avx512.c|-mavx512bf16"

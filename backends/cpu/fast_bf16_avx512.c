@@ -2,7 +2,6 @@
  *
  * The instruction is written as assembly: it needs the embedded broadcast of a pair of activations
  * and an accumulator that stays in its register, which the intrinsic does not give reliably. */
-#include "base/half.h"
 #include "fast_decode_avx512.h"
 
 enum { AHEAD = 4096 }; /* bytes; the hardware prefetcher stops at the end of a page */
@@ -134,12 +133,19 @@ void lqt__fast_block_bf16_avx512(const lqt__cpu_fast *w, const lqt__fast_plane *
 
 void lqt__fast_x_bf16_avx512(const float *x, uint64_t cols, uint64_t kpad, unsigned span,
                              uint32_t *out) {
-  const uint64_t half = span / 2;
-  for (uint64_t k = 0; k < kpad; k += span) {
-    for (uint64_t j = 0; j < half; j++) {
-      uint64_t a = k + j, b = a + half;
-      out[k / 2 + j] = (uint32_t)lqt__bf16_from_f32(a < cols ? x[a] : 0.0f) |
-                       (uint32_t)lqt__bf16_from_f32(b < cols ? x[b] : 0.0f) << 16;
-    }
+  /* Word 2 i of 32 converted columns is the first of pair i, the next word its partner. */
+  _Alignas(64) uint16_t order[32];
+  for (unsigned i = 0; i < 32; i++) {
+    const unsigned within = i % span;
+    order[i] = (uint16_t)(i - within + within / 2 + (within & 1) * (span / 2));
+  }
+  const __m512i permutation = _mm512_load_si512(order);
+  for (uint64_t k = 0; k < kpad; k += 32) {
+    const uint64_t left = k < cols ? cols - k : 0;
+    const __mmask32 keep = left >= 32 ? 0xffffffffu : (__mmask32)((1u << left) - 1);
+    const __m512 low = _mm512_maskz_loadu_ps((__mmask16)keep, x + k);
+    const __m512 high = _mm512_maskz_loadu_ps((__mmask16)(keep >> 16), x + k + 16);
+    const __m512i words = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    _mm512_storeu_si512(out + k / 2, _mm512_permutexvar_epi16(permutation, words));
   }
 }

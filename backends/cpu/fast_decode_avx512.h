@@ -14,6 +14,13 @@ typedef struct lqt__fast_open_span {
   __m512i v[2 * LQT__FAST_MAX_COMPS];
 } lqt__fast_open_span;
 
+/* Words shifted right. On AMD's Zen 4 shifts share their pipes with the permutes, multiplications
+ * do not: the high half of a product with a power of two is the same. */
+LQT__FAST_INLINE __m512i lqt__fast_shift(__m512i v, int bits) {
+  if (bits == 0) return v;
+  return _mm512_mulhi_epu16(v, _mm512_set1_epi16((short)(1 << (16 - bits))));
+}
+
 LQT__FAST_INLINE __m512i lqt__fast_lut256(__m512i index, const uint8_t *table) {
   __m512i low =
       _mm512_permutex2var_epi8(_mm512_load_si512(table), index, _mm512_load_si512(table + 64));
@@ -46,7 +53,7 @@ LQT__FAST_INLINE void lqt__fast_open(lqt__fast_kind kind, const uint8_t *span,
 
 LQT__FAST_INLINE __m512i lqt__fast_index3(const lqt__fast_open_span *span, int p) {
   const __m512i *v = span->v;
-  if (p < 15) return _mm512_srli_epi16(v[p / 5], (unsigned)(3 * (p % 5)));
+  if (p < 15) return lqt__fast_shift(v[p / 5], 3 * (p % 5));
   __m512i index = _mm512_srli_epi16(v[0], 15);
   index = _mm512_ternarylogic_epi32(index, _mm512_srli_epi16(v[1], 14), _mm512_set1_epi16(2), 0xf8);
   return _mm512_ternarylogic_epi32(index, _mm512_srli_epi16(v[2], 13), _mm512_set1_epi16(4), 0xf8);
@@ -57,18 +64,16 @@ LQT__FAST_INLINE __m512i lqt__fast_pair(lqt__fast_kind kind, const lqt__fast_ope
   const __m512i *v = span->v;
   switch (kind) {
     case LQT__FAST_S2:
-      return _mm512_permutexvar_epi16(_mm512_srli_epi16(v[0], (unsigned)(2 * p)),
-                                      _mm512_load_si512(tables[0]));
+      return _mm512_permutexvar_epi16(lqt__fast_shift(v[0], 2 * p), _mm512_load_si512(tables[0]));
     case LQT__FAST_S3:
       return _mm512_permutexvar_epi16(lqt__fast_index3(span, p), _mm512_load_si512(tables[0]));
     case LQT__FAST_S4:
-      return _mm512_permutexvar_epi16(_mm512_srli_epi16(v[0], (unsigned)(4 * p)),
-                                      _mm512_load_si512(tables[0]));
+      return _mm512_permutexvar_epi16(lqt__fast_shift(v[0], 4 * p), _mm512_load_si512(tables[0]));
     case LQT__FAST_V2_4:
-      return _mm512_permutexvar_epi16(_mm512_srli_epi16(v[0], (unsigned)(4 * (p / 2))),
+      return _mm512_permutexvar_epi16(lqt__fast_shift(v[0], 4 * (p / 2)),
                                       _mm512_load_si512(tables[p % 2]));
     case LQT__FAST_V4_4:
-      return _mm512_permutexvar_epi16(_mm512_srli_epi16(v[0], (unsigned)(4 * (p / 4))),
+      return _mm512_permutexvar_epi16(lqt__fast_shift(v[0], 4 * (p / 4)),
                                       _mm512_load_si512(tables[p % 4]));
     default:
       return v[p];

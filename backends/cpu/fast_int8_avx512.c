@@ -61,9 +61,6 @@ LQT__FAST_INLINE void decode_tile(const lqt__cpu_fast *w, uint64_t panel, uint64
     int8_t *to = out + r * KC * LQT__FAST_ROWS;
     for (uint64_t i = 0; i < n; i += span) {
       decode_span(kind, src, table, to);
-      for (uint64_t b = 0; b < bytes; b += 64) {
-        _mm_prefetch((const char *)src + n / span * bytes + b, 3);
-      }
       src += bytes;
       to += span * LQT__FAST_ROWS;
     }
@@ -71,8 +68,8 @@ LQT__FAST_INLINE void decode_tile(const lqt__cpu_fast *w, uint64_t panel, uint64
 }
 
 /* One unit (columns with a common group scale) of a tile: acc = starts + sum of products. */
-LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const int32_t *start,
-                                   uint64_t quads, __m512i acc[PANEL][COLS]) {
+LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const uint32_t *next,
+                                   const int32_t *start, uint64_t quads, __m512i acc[PANEL][COLS]) {
 #pragma GCC unroll 8
   for (int c = 0; c < COLS; c++) {
     acc[0][c] = _mm512_set1_epi32(start[c]);
@@ -88,6 +85,8 @@ LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const 
       dot_quads(&acc[0][c], magnitude, _mm512_xor_si512(w0, sign));
       dot_quads(&acc[1][c], magnitude, _mm512_xor_si512(w1, sign));
     }
+    _mm_prefetch((const char *)next, 3);
+    next += 2 * COLS;
     x += 2 * COLS;
   }
 }
@@ -102,8 +101,8 @@ typedef struct tile_job {
 
 /* One tile of weights with 8 tokens: for each part (columns with a common activation scale) the
  * sums of its units by group scale, then out += activation scale * sums. */
-static void tile_product(const tile_job *job, const uint32_t *x, const int32_t *start,
-                         const float *x_scale, float *out) {
+static void tile_product(const tile_job *job, const uint32_t *x, const uint32_t *next,
+                         const int32_t *start, const float *x_scale, float *out) {
   _Alignas(64) float sums[PANEL][COLS][LQT__FAST_ROWS];
   __m512i acc[PANEL][COLS];
   const int8_t *tile = job->tile;
@@ -113,9 +112,10 @@ static void tile_product(const tile_job *job, const uint32_t *x, const int32_t *
     memset(sums, 0, sizeof sums);
     for (uint64_t i = k; i < end; i += job->unit) {
       const uint64_t m = end - i < job->unit ? end - i : job->unit;
-      unit_product(tile, x, start, m / 4, acc);
+      unit_product(tile, x, next, start, m / 4, acc);
       tile += m * LQT__FAST_ROWS;
       x += m / 4 * 2 * COLS;
+      next += m / 4 * 2 * COLS;
       start += COLS;
 #pragma GCC unroll 2
       for (int r = 0; r < PANEL; r++) {
@@ -156,6 +156,21 @@ static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile
   }
 }
 
+/* The packed columns that are decoded after [k, k + n) of this panel: they are fetched from memory
+ * during the products, a part with each tile of tokens. */
+static const uint8_t *ahead_of(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n) {
+  const lqt__fast_plane *plane = &w->plane[0];
+  const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
+  if (k + n == w->kpad) return plane->stream + (panel + 1) * PANEL * plane->block_bytes;
+  return plane->stream + panel * PANEL * plane->block_bytes +
+         (k + n) / format->span * format->span_bytes;
+}
+
+static uint64_t ahead_lines(const lqt__cpu_fast *w, uint64_t n) {
+  const lqt__fast_format *format = &lqt__fast_formats[w->plane[0].kind];
+  return n / format->span * format->span_bytes / 64;
+}
+
 void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const lqt__fast_x8 *x,
                                  const int32_t *const *starts, unsigned tiles, float *out) {
   tile_job job;
@@ -176,8 +191,17 @@ void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const l
       default:
         decode_tile(w, panel, k, job.n, job.tile, LQT__FAST_S4);
     }
+    const uint8_t *ahead = ahead_of(w, panel, k, job.n);
+    const uint64_t lines = ahead_lines(w, job.n);
     for (unsigned t = 0; t < tiles; t++) {
-      tile_product(&job, x[t].quads + k / 4 * 2 * COLS, starts[t] + k / job.unit * COLS,
+      for (uint64_t i = lines * t / tiles; i < lines * (t + 1) / tiles; i++) {
+        for (unsigned r = 0; r < PANEL; r++) {
+          _mm_prefetch((const char *)ahead + r * w->plane[0].block_bytes + i * 64, 2);
+        }
+      }
+      const uint32_t *next = t + 1 < tiles ? x[t + 1].quads + k / 4 * 2 * COLS
+                                           : x[0].quads + (k + job.n) / 4 * 2 * COLS;
+      tile_product(&job, x[t].quads + k / 4 * 2 * COLS, next, starts[t] + k / job.unit * COLS,
                    x[t].scales + k / job.part * COLS, out + t * out_stride);
     }
   }

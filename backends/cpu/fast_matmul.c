@@ -213,7 +213,9 @@ static void prepare_tile(void *context, size_t tile, unsigned worker) {
     lqt__fast_x_int8_avx512(x, c->x_stride, left, c->cols, c->kpad, c->kind, c->part, &c->x8[tile]);
     return;
   }
-  for (unsigned t = 0; t < LQT__FAST_INT8_COLS; t++) {
+  /* Absent tokens that a wider kernel will read are zeros. */
+  for (unsigned t = 0; t < left || (t & (t - 1)) != 0; t++) {
+    if (t == LQT__FAST_INT8_COLS) return;
     const bool present = t < left;
     if (c->form == PATH_BF16_AVX512) {
       uint32_t *out = (uint32_t *)c->prepared + (first + t) * (c->kpad / 2);
