@@ -4,7 +4,7 @@
  * and an accumulator that stays in its register, which the intrinsic does not give reliably. */
 #include "fast_decode_avx512.h"
 
-enum { AHEAD = 4096 }; /* bytes; the hardware prefetcher stops at the end of a page */
+enum { AHEAD = 8192 }; /* bytes; the hardware prefetcher stops at the end of a page */
 
 LQT__FAST_INLINE void dot_pair(__m512 *acc, __m512i w, const uint32_t *x) {
   __asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(*acc) : "v"(w), "m"(*x));
@@ -27,7 +27,8 @@ LQT__FAST_INLINE void group_product(const lqt__cpu_fast *w, const lqt__fast_plan
   for (uint64_t k = 0; k < n; k += (uint64_t)span) {
     lqt__fast_open_span open;
     lqt__fast_open(kind, stream, tables, &open);
-    for (int i = 0; i < span_bytes; i += 64) _mm_prefetch((const char *)stream + AHEAD + i, 3);
+    for (int i = 0; i < span_bytes; i += 64)
+      _mm_prefetch((const char *)stream + AHEAD + i, _MM_HINT_T1);
 #pragma GCC unroll 16
     for (int p = 0; p < span / 2; p++) {
       __m512i pair = lqt__fast_pair(kind, &open, tables, p);
@@ -74,7 +75,7 @@ LQT__FAST_INLINE void block_product(const lqt__cpu_fast *w, const lqt__fast_plan
     x += n / 2;
     if (masked) mask += n / 2;
     if (scale != NULL) {
-      _mm_prefetch((const char *)scale + AHEAD / 16, 3);
+      _mm_prefetch((const char *)scale + AHEAD / 16, _MM_HINT_T1);
       scale += LQT__FAST_ROWS;
     }
   }

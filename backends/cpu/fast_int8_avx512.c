@@ -68,8 +68,8 @@ LQT__FAST_INLINE void decode_tile(const lqt__cpu_fast *w, uint64_t panel, uint64
 }
 
 /* One unit (columns with a common group scale) of a tile: acc = starts + sum of products. */
-LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const uint32_t *next,
-                                   const int32_t *start, uint64_t quads, __m512i acc[PANEL][COLS]) {
+LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const int32_t *start,
+                                   uint64_t quads, __m512i acc[PANEL][COLS]) {
 #pragma GCC unroll 8
   for (int c = 0; c < COLS; c++) {
     acc[0][c] = _mm512_set1_epi32(start[c]);
@@ -85,8 +85,6 @@ LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const 
       dot_quads(&acc[0][c], magnitude, _mm512_xor_si512(w0, sign));
       dot_quads(&acc[1][c], magnitude, _mm512_xor_si512(w1, sign));
     }
-    _mm_prefetch((const char *)next, 3);
-    next += 2 * COLS;
     x += 2 * COLS;
   }
 }
@@ -99,55 +97,91 @@ typedef struct tile_job {
   uint64_t unit, part;
 } tile_job;
 
+typedef float tile_sums[PANEL][COLS][LQT__FAST_ROWS];
+
+/* sums += scale * acc; the first unit of a part begins the sums, the last one adds them, times the
+ * scale of the activations, to the output. */
+LQT__FAST_INLINE void finish_unit(__m512i acc[PANEL][COLS], const float *scale, tile_sums sums,
+                                  const float *x_scale, float *out, const bool first,
+                                  const bool last) {
+#pragma GCC unroll 2
+  for (int r = 0; r < PANEL; r++) {
+    const __m512 factor = _mm512_load_ps(scale + r * LQT__FAST_ROWS);
+#pragma GCC unroll 8
+    for (int c = 0; c < COLS; c++) {
+      float *sum = sums[r][c], *to = out + (c * PANEL + r) * LQT__FAST_ROWS;
+      __m512 value = _mm512_cvtepi32_ps(acc[r][c]);
+      value = first ? _mm512_mul_ps(value, factor)
+                    : _mm512_fmadd_ps(value, factor, _mm512_load_ps(sum));
+      if (last) {
+        value = _mm512_fmadd_ps(value, _mm512_set1_ps(x_scale[c]), _mm512_load_ps(to));
+        _mm512_store_ps(to, value);
+      } else {
+        _mm512_store_ps(sum, value);
+      }
+    }
+  }
+}
+
 /* One tile of weights with 8 tokens: for each part (columns with a common activation scale) the
  * sums of its units by group scale, then out += activation scale * sums. */
-static void tile_product(const tile_job *job, const uint32_t *x, const uint32_t *next,
-                         const int32_t *start, const float *x_scale, float *out) {
-  _Alignas(64) float sums[PANEL][COLS][LQT__FAST_ROWS];
+LQT__FAST_INLINE void tile_product(const tile_job *job, const uint32_t *x, const int32_t *start,
+                                   const float *x_scale, float *out, const uint64_t n,
+                                   const uint64_t part, const uint64_t unit) {
+  _Alignas(64) tile_sums sums;
   __m512i acc[PANEL][COLS];
   const int8_t *tile = job->tile;
   const float *scale = job->scales[0][0];
-  for (uint64_t k = 0; k < job->n; k += job->part) {
-    const uint64_t end = job->n - k < job->part ? job->n : k + job->part;
-    memset(sums, 0, sizeof sums);
-    for (uint64_t i = k; i < end; i += job->unit) {
-      const uint64_t m = end - i < job->unit ? end - i : job->unit;
-      unit_product(tile, x, next, start, m / 4, acc);
+  for (uint64_t k = 0; k < n; k += part) {
+    const uint64_t end = n - k < part ? n : k + part;
+    for (uint64_t i = k; i < end; i += unit) {
+      const uint64_t m = end - i < unit ? end - i : unit;
+      const bool first = i == k, last = i + m == end;
+      unit_product(tile, x, start, m / 4, acc);
+      if (first && last) {
+        finish_unit(acc, scale, sums, x_scale, out, true, true);
+      } else if (first) {
+        finish_unit(acc, scale, sums, x_scale, out, true, false);
+      } else if (last) {
+        finish_unit(acc, scale, sums, x_scale, out, false, true);
+      } else {
+        finish_unit(acc, scale, sums, x_scale, out, false, false);
+      }
       tile += m * LQT__FAST_ROWS;
       x += m / 4 * 2 * COLS;
-      next += m / 4 * 2 * COLS;
       start += COLS;
-#pragma GCC unroll 2
-      for (int r = 0; r < PANEL; r++) {
-        const __m512 factor = _mm512_load_ps(scale + r * LQT__FAST_ROWS);
-#pragma GCC unroll 8
-        for (int c = 0; c < COLS; c++) {
-          float *sum = sums[r][c];
-          _mm512_store_ps(
-              sum, _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][c]), factor, _mm512_load_ps(sum)));
-        }
-      }
       scale += PANEL * LQT__FAST_ROWS;
-    }
-#pragma GCC unroll 2
-    for (int r = 0; r < PANEL; r++) {
-#pragma GCC unroll 8
-      for (int c = 0; c < COLS; c++) {
-        float *to = out + (c * PANEL + r) * LQT__FAST_ROWS;
-        _mm512_store_ps(to, _mm512_fmadd_ps(_mm512_load_ps(sums[r][c]), _mm512_set1_ps(x_scale[c]),
-                                            _mm512_load_ps(to)));
-      }
     }
     x_scale += COLS;
   }
 }
 
+/* With constant loop counts it is a tenth faster, so the common group sizes have their own. */
+static void run_tile(const tile_job *job, const uint32_t *x, const int32_t *start,
+                     const float *x_scale, float *out) {
+  if (job->n == KC && job->part == KC && job->unit == 64) {
+    tile_product(job, x, start, x_scale, out, KC, KC, 64);
+  } else if (job->n == KC && job->part == KC && job->unit == 32) {
+    tile_product(job, x, start, x_scale, out, KC, KC, 32);
+  } else if (job->n == KC && job->part == KC && job->unit == 128) {
+    tile_product(job, x, start, x_scale, out, KC, KC, 128);
+  } else if (job->n == KC && job->part == KC && job->unit == KC) {
+    tile_product(job, x, start, x_scale, out, KC, KC, KC);
+  } else if (job->n == KC && job->part == 64 && job->unit == 64) {
+    tile_product(job, x, start, x_scale, out, KC, 64, 64);
+  } else {
+    tile_product(job, x, start, x_scale, out, job->n, job->part, job->unit);
+  }
+}
+
 static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile_job *job) {
+  /* Groups are powers of two, or the whole row where there are no group scales. */
+  const int shift = __builtin_ctzll(w->group);
   for (uint64_t u = 0; u * job->unit < job->n; u++) {
     for (uint64_t r = 0; r < PANEL; r++) {
       __m512 factor = _mm512_set1_ps(1.0f);
       if (w->scales != NULL) {
-        const uint64_t group = (k + u * job->unit) / w->group;
+        const uint64_t group = (k + u * job->unit) >> shift;
         const uint16_t *at = w->scales + ((panel * PANEL + r) * w->groups + group) * LQT__FAST_ROWS;
         factor = _mm512_cvtph_ps(_mm256_load_si256((const __m256i *)at));
       }
@@ -156,23 +190,36 @@ static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile
   }
 }
 
-/* The packed columns that are decoded after [k, k + n) of this panel: they are fetched from memory
- * during the products, a part with each tile of tokens. */
-static const uint8_t *ahead_of(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n) {
+/* What is read after the columns [k, k + n) of this panel, fetched from memory during the products:
+ * packed columns, a part with each tile of tokens, and their group scales. */
+static void fetch_ahead(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n,
+                        unsigned tile, unsigned tiles) {
   const lqt__fast_plane *plane = &w->plane[0];
   const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
-  if (k + n == w->kpad) return plane->stream + (panel + 1) * PANEL * plane->block_bytes;
-  return plane->stream + panel * PANEL * plane->block_bytes +
-         (k + n) / format->span * format->span_bytes;
-}
-
-static uint64_t ahead_lines(const lqt__cpu_fast *w, uint64_t n) {
-  const lqt__fast_format *format = &lqt__fast_formats[w->plane[0].kind];
-  return n / format->span * format->span_bytes / 64;
+  const bool turn = k + n == w->kpad;
+  const uint64_t block = (panel + turn) * PANEL, next = turn ? 0 : k + n;
+  const uint64_t lines = n / format->span * format->span_bytes / 64;
+  const uint8_t *stream =
+      plane->stream + block * plane->block_bytes + next / format->span * format->span_bytes;
+  for (unsigned r = 0; r < PANEL; r++) {
+    for (uint64_t i = lines * tile / tiles; i < lines * (tile + 1) / tiles; i++) {
+      _mm_prefetch((const char *)stream + r * plane->block_bytes + i * 64, _MM_HINT_T1);
+    }
+  }
+  if (w->scales == NULL || tile != 0) return;
+  const int shift = __builtin_ctzll(w->group);
+  for (unsigned r = 0; r < PANEL; r++) {
+    const uint16_t *scales =
+        w->scales + ((block + r) * w->groups + (next >> shift)) * LQT__FAST_ROWS;
+    for (uint64_t g = 0; g <= n >> shift; g += 2) {
+      _mm_prefetch((const char *)(scales + g * LQT__FAST_ROWS), _MM_HINT_T0);
+    }
+  }
 }
 
 void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const lqt__fast_x8 *x,
-                                 const int32_t *const *starts, unsigned tiles, float *out) {
+                                 const int32_t *const *starts, unsigned tiles, float *out,
+                                 const lqt__fast_later *later) {
   tile_job job;
   const unsigned out_stride = COLS * PANEL * LQT__FAST_ROWS;
   job.part = w->plane[0].tables->s8_part;
@@ -191,18 +238,17 @@ void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const l
       default:
         decode_tile(w, panel, k, job.n, job.tile, LQT__FAST_S4);
     }
-    const uint8_t *ahead = ahead_of(w, panel, k, job.n);
-    const uint64_t lines = ahead_lines(w, job.n);
     for (unsigned t = 0; t < tiles; t++) {
-      for (uint64_t i = lines * t / tiles; i < lines * (t + 1) / tiles; i++) {
-        for (unsigned r = 0; r < PANEL; r++) {
-          _mm_prefetch((const char *)ahead + r * w->plane[0].block_bytes + i * 64, 2);
-        }
+      fetch_ahead(w, panel, k, job.n, t, tiles);
+      /* Outputs of a token, one of the tile's eight with each step along k. */
+      const unsigned token = t * COLS + (unsigned)(k / KC) % COLS;
+      if (token < later->tokens) {
+        const float *y = later->y + token * later->y_stride;
+        __builtin_prefetch(y, 1);
+        __builtin_prefetch(y + LQT__FAST_ROWS, 1);
       }
-      const uint32_t *next = t + 1 < tiles ? x[t + 1].quads + k / 4 * 2 * COLS
-                                           : x[0].quads + (k + job.n) / 4 * 2 * COLS;
-      tile_product(&job, x[t].quads + k / 4 * 2 * COLS, next, starts[t] + k / job.unit * COLS,
-                   x[t].scales + k / job.part * COLS, out + t * out_stride);
+      run_tile(&job, x[t].quads + k / 4 * 2 * COLS, starts[t] + k / job.unit * COLS,
+               x[t].scales + k / job.part * COLS, out + t * out_stride);
     }
   }
 }

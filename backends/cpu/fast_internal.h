@@ -144,10 +144,18 @@ void lqt__fast_int8_starts(const lqt__fast_x8 *x, uint64_t kpad, uint64_t unit, 
                            int32_t *out);
 /* Columns that one integer accumulator covers. */
 uint64_t lqt__fast_int8_unit(const lqt__cpu_fast *w);
+/* Where the outputs of a panel will be stored: fetched during the products, because a store that
+ * misses the caches once a token would stop the processor. */
+typedef struct lqt__fast_later {
+  const float *y; /* of the panel's first row */
+  uint64_t y_stride;
+  unsigned tokens;
+} lqt__fast_later;
 /* Products of the row blocks [2 * panel, 2 * panel + 2) with `tiles` times 8 tokens, written to
  * out[tiles * 8][32] without the scales of the tensor and the int8 table. */
 void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const lqt__fast_x8 *x,
-                                 const int32_t *const *starts, unsigned tiles, float *out);
+                                 const int32_t *const *starts, unsigned tiles, float *out,
+                                 const lqt__fast_later *later);
 
 /* What becomes of a tile of products, rows [row, row + n) (n <= 32) of `tokens` tokens:
  * y = factor * tile + delta x + bias (+ y). The tile is overwritten. */

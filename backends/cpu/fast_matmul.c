@@ -62,7 +62,7 @@ static const struct {
 
 /* Tokens from which the int8 kernel is faster than the bfloat16 one (measured; its tile of 8 tokens
  * and the decoding to int8 pay from here on). */
-enum { INT8_TOKENS = 9 };
+enum { INT8_TOKENS = 9, INT8_ROWS = 96 /* fewer do not fill its panels */ };
 
 static bool has_vbmi(void) { return __builtin_cpu_supports("avx512vbmi"); }
 
@@ -71,7 +71,7 @@ static path pick(const lqt__cpu_fast *w, uint64_t tokens) {
   if (w->isa != LQT__CPU_AVX512 || !has_vbmi()) return PATH_F32_AVX2;
   if (w->exact || kind >= LQT__FAST_F32) return PATH_F32_AVX512;
   bool int8 = kind <= LQT__FAST_S4 && w->planes == 1 && w->plane[0].mask == NULL &&
-              w->plane[0].tables->s8_part != 0;
+              w->rows >= INT8_ROWS && w->plane[0].tables->s8_part != 0;
   if (int8 && tokens >= INT8_TOKENS) return PATH_INT8_AVX512;
   return __builtin_cpu_supports("avx512bf16") ? PATH_BF16_AVX512 : PATH_F32_AVX512;
 }
@@ -285,7 +285,9 @@ static void run_block(const rows_job *job, uint64_t block) {
 static void run_panel(const rows_job *job, uint64_t panel) {
   enum { ROWS = LQT__FAST_ROWS * LQT__FAST_PANEL };
   _Alignas(64) float tile[LQT__FAST_CHUNK * ROWS];
-  lqt__fast_panel_int8_avx512(job->w, panel, job->c->x8, job->starts, job->c->tiles, tile);
+  const lqt__cpu_product *p = job->finish.product;
+  const lqt__fast_later later = {p->y + panel * ROWS, p->y_stride, job->c->tokens};
+  lqt__fast_panel_int8_avx512(job->w, panel, job->c->x8, job->starts, job->c->tiles, tile, &later);
   lqt__fast_store_avx2(&job->finish, panel * ROWS, ROWS, tile, ROWS);
 }
 

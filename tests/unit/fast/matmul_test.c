@@ -146,8 +146,8 @@ static const weight_kind plain_kinds[] = {
     {.dtype = LQT_DTYPE_F16, .mask = true},
     {.dtype = LQT_DTYPE_BF16, .delta = LQT_DELTA_CSR, .delta_dtype = LQT_DTYPE_F32},
 };
-static const uint64_t shapes[][2] = {{1, 1},    {16, 64},  {17, 33}, {33, 100},
-                                     {40, 257}, {70, 520}, {7, 1120}};
+static const uint64_t shapes[][2] = {{1, 1},    {16, 64},   {17, 33},  {33, 100},
+                                     {40, 257}, {150, 520}, {7, 1120}, {97, 100}};
 
 static void check_all(lqt__cpu_isa isa, bool exact, double bound) {
   if (isa > lqt__cpu_best_isa()) cr_skip_test("this processor lacks the instructions");
@@ -191,18 +191,18 @@ Test(fast, several_products_share_activations) {
   random_weight w[COUNT];
   lqt__cpu_product products[COUNT] = {0};
   for (unsigned i = 0; i < COUNT; i++) {
-    random_weight_make(&w[i], &some[i], 40 + i, COLS, &random);
+    random_weight_make(&w[i], &some[i], 140 + i, COLS, &random);
     lqt__cpu_fast *fast;
     cr_assert_eq(lqt__cpu_fast_create(&w[i].desc, lqt__cpu_best_isa(), false, pool, &fast, NULL),
                  LQT_OK);
     if (fast == NULL) cr_skip_test("no fast product on this processor");
-    products[i] = (lqt__cpu_product){.weight = fast, .y_stride = 40 + i};
-    products[i].y = random_floats(MANY * (40 + i), true, &random);
+    products[i] = (lqt__cpu_product){.weight = fast, .y_stride = 140 + i};
+    products[i].y = random_floats(MANY * (140 + i), true, &random);
   }
   cr_assert_eq(lqt__cpu_fast_matmul(products, COUNT, x, COLS, MANY, pool, NULL), LQT_OK);
   for (unsigned i = 0; i < COUNT; i++) {
     double *expected = random_weight_product(&w[i].desc, x, COLS, MANY);
-    double error = relative_error(products[i].y, 40 + i, expected, MANY, 40 + i);
+    double error = relative_error(products[i].y, 140 + i, expected, MANY, 140 + i);
     cr_expect(error <= FAST_BOUND, "product %u: %g", i, error);
     free(expected);
     free(products[i].y);
@@ -217,7 +217,7 @@ Test(fast, several_products_share_activations) {
 Test(fast, not_finite_activations_show) {
   lqt__random random = fresh();
   const weight_kind kind = {.dtype = CB, .bits = 4, .dim = 1, .group = 64};
-  enum { ROWS = 32, COLS = 512, MANY = 16 };
+  enum { ROWS = 128, COLS = 512, MANY = 16 };
   for (unsigned i = 0; i < 4; i++) {
     uint64_t tokens = i < 2 ? 2 : MANY;
     random_weight w;
