@@ -174,9 +174,13 @@ static void run_tile(const tile_job *job, const uint32_t *x, const int32_t *star
   }
 }
 
+/* Groups are powers of two, but for one that is the whole padded row. */
+static int group_shift(const lqt__cpu_fast *w) {
+  return w->groups == 1 ? 63 : __builtin_ctzll(w->group);
+}
+
 static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile_job *job) {
-  /* Groups are powers of two, or the whole row where there are no group scales. */
-  const int shift = __builtin_ctzll(w->group);
+  const int shift = group_shift(w);
   for (uint64_t u = 0; u * job->unit < job->n; u++) {
     for (uint64_t r = 0; r < PANEL; r++) {
       __m512 factor = _mm512_set1_ps(1.0f);
@@ -207,7 +211,7 @@ static void fetch_ahead(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint
     }
   }
   if (w->scales == NULL || tile != 0) return;
-  const int shift = __builtin_ctzll(w->group);
+  const int shift = group_shift(w);
   for (unsigned r = 0; r < PANEL; r++) {
     const uint16_t *scales =
         w->scales + ((block + r) * w->groups + (next >> shift)) * LQT__FAST_ROWS;

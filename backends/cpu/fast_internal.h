@@ -60,13 +60,15 @@ static const lqt__fast_format lqt__fast_formats[LQT__FAST_KINDS] = {
 typedef struct lqt__fast_tables {
   _Alignas(64) uint8_t main[LQT__FAST_MAX_COMPS][512];
   uint8_t rest[LQT__FAST_MAX_COMPS][512];
-  float f32[LQT__FAST_MAX_COMPS][256];
+  _Alignas(64) float f32[LQT__FAST_MAX_COMPS][256]; /* values, times the residual scale */
   /* Scalar codebooks to 4 bits: value = s8_scale * (s8 + s8_offset), repeated to 64 entries. */
   int8_t s8[64];
   float s8_scale;
   float s8_offset;
   float s8_error;   /* relative l2 error of that form */
   unsigned s8_part; /* columns of an activation scale that goes with it; 0: int8 is too coarse */
+  float factor;     /* that values were multiplied by before they were split */
+  float outer;      /* the residual scale, which split values do not have; else 1 */
 } lqt__fast_tables;
 
 typedef struct lqt__fast_plane {

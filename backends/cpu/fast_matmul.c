@@ -62,14 +62,20 @@ static const struct {
 
 /* Tokens from which the int8 kernel is faster than the bfloat16 one (measured; its tile of 8 tokens
  * and the decoding to int8 pay from here on). */
-enum { INT8_TOKENS = 9, INT8_ROWS = 96 /* fewer do not fill its panels */ };
+enum {
+  INT8_TOKENS = 9,
+  INT8_ROWS = 96,      /* fewer do not fill its panels */
+  ROUNDED_SIZE = 4096, /* elements of a weight below which there is no time to save by rounding */
+};
 
 static bool has_vbmi(void) { return __builtin_cpu_supports("avx512vbmi"); }
 
 static path pick(const lqt__cpu_fast *w, uint64_t tokens) {
   const lqt__fast_kind kind = w->plane[0].kind;
   if (w->isa != LQT__CPU_AVX512 || !has_vbmi()) return PATH_F32_AVX2;
-  if (w->exact || kind >= LQT__FAST_F32) return PATH_F32_AVX512;
+  if (w->exact || kind >= LQT__FAST_F32 || w->rows * w->cols < ROUNDED_SIZE) {
+    return PATH_F32_AVX512;
+  }
   bool int8 = kind <= LQT__FAST_S4 && w->planes == 1 && w->plane[0].mask == NULL &&
               w->rows >= INT8_ROWS && w->plane[0].tables->s8_part != 0;
   if (int8 && tokens >= INT8_TOKENS) return PATH_INT8_AVX512;
@@ -321,6 +327,9 @@ static void run_plane(chunk *c, const lqt__cpu_product *product, uint64_t first_
                                   .factor = w->scale,
                                   .delta = p == 0 && w->delta_row_ptr != NULL};
   const bool int8 = job.form == PATH_INT8_AVX512;
+  if (job.form == PATH_BF16_AVX512 || (job.form == PATH_F32_AVX512 && job.plane->tables != NULL)) {
+    job.finish.factor *= job.plane->tables->outer / job.plane->tables->factor;
+  }
   prepare(c, job.form, w->plane[p].kind, int8 ? w->plane[p].tables->s8_part : 0);
   job.units = w->blocks;
   if (int8) {
