@@ -195,9 +195,10 @@ static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile
 }
 
 /* What is read after the columns [k, k + n) of this panel, fetched from memory during the products:
- * packed columns, a part with each tile of tokens, and their group scales. */
-static void fetch_ahead(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n,
-                        unsigned tile, unsigned tiles) {
+ * packed columns, a part with each tile of tokens, and their group scales. Inlined because GCC drops
+ * calls of a function that only prefetches. */
+LQT__FAST_INLINE void fetch_ahead(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n,
+                                  unsigned tile, unsigned tiles) {
   const lqt__fast_plane *plane = &w->plane[0];
   const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
   const bool turn = k + n == w->kpad;
