@@ -61,7 +61,8 @@ class Case(unittest.TestCase):
         if VALGRIND:
             command = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full",
                        "--errors-for-leak-kinds=definite,indirect,possible",
-                       "--child-silent-after-fork=yes", *command]
+                       "--suppressions=" + os.path.join(os.path.dirname(__file__), "valgrind.supp"),
+                       *command]
         environment = dict(os.environ, **(env or {}))
         done = subprocess.run(command, input=stdin, env=environment, timeout=600, check=False,
                               stdout=stdout or subprocess.PIPE, stderr=subprocess.PIPE)
