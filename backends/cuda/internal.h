@@ -1,0 +1,158 @@
+/* The CUDA backend's own types: the driver's entry points, devices, buffers and weights. */
+#ifndef LQT_BACKENDS_CUDA_INTERNAL_H_
+#define LQT_BACKENDS_CUDA_INTERNAL_H_
+
+#include <cuda.h>
+#include <pthread.h>
+
+#include "kernels/params.h"
+#include "lqt/backend.h"
+
+/* Entry points of the driver, X(name, symbol). The symbols are those that cuda.h maps the names to.
+ */
+#define LQT__CU_DRIVER_TABLE(X)                            \
+  X(Init, cuInit)                                          \
+  X(GetErrorName, cuGetErrorName)                          \
+  X(GetErrorString, cuGetErrorString)                      \
+  X(DeviceGetCount, cuDeviceGetCount)                      \
+  X(DeviceGet, cuDeviceGet)                                \
+  X(DeviceGetName, cuDeviceGetName)                        \
+  X(DeviceTotalMem, cuDeviceTotalMem_v2)                   \
+  X(DeviceGetAttribute, cuDeviceGetAttribute)              \
+  X(DevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain)      \
+  X(DevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2) \
+  X(CtxPushCurrent, cuCtxPushCurrent_v2)                   \
+  X(CtxPopCurrent, cuCtxPopCurrent_v2)                     \
+  X(MemGetInfo, cuMemGetInfo_v2)                           \
+  X(MemAlloc, cuMemAlloc_v2)                               \
+  X(MemFree, cuMemFree_v2)                                 \
+  X(MemcpyHtoD, cuMemcpyHtoD_v2)                           \
+  X(MemcpyDtoH, cuMemcpyDtoH_v2)                           \
+  X(MemsetD8, cuMemsetD8_v2)                               \
+  X(ModuleLoadData, cuModuleLoadData)                      \
+  X(ModuleUnload, cuModuleUnload)                          \
+  X(ModuleGetFunction, cuModuleGetFunction)                \
+  X(FuncSetAttribute, cuFuncSetAttribute)                  \
+  X(LaunchKernel, cuLaunchKernel)                          \
+  X(StreamCreate, cuStreamCreate)                          \
+  X(StreamDestroy, cuStreamDestroy_v2)                     \
+  X(StreamSynchronize, cuStreamSynchronize)                \
+  X(EventCreate, cuEventCreate)                            \
+  X(EventDestroy, cuEventDestroy_v2)                       \
+  X(EventRecord, cuEventRecord)                            \
+  X(EventElapsedTime, cuEventElapsedTime)
+
+typedef struct lqt__cu_driver {
+#define LQT__CU_DRIVER_FIELD(name, symbol) __typeof__(symbol) *name;
+  LQT__CU_DRIVER_TABLE(LQT__CU_DRIVER_FIELD)
+#undef LQT__CU_DRIVER_FIELD
+  /* Missing before CUDA 12: launches then do without overlap. */
+  __typeof__(cuLaunchKernelEx) *LaunchKernelEx;
+} lqt__cu_driver;
+
+/* The driver, loaded and initialised once; NULL with the reason when there is none. */
+const lqt__cu_driver *lqt__cu_driver_get(const char **out_reason);
+
+/* Embedded fatbins. */
+typedef enum lqt__cu_module {
+  LQT__CU_OPS = 0,
+  LQT__CU_PACK,
+  LQT__CU_SMALL2,
+  LQT__CU_SMALL3,
+  LQT__CU_SMALL4,
+  LQT__CU_SMALL8,
+  LQT__CU_MODULES
+} lqt__cu_module;
+const void *lqt__cu_fatbin(lqt__cu_module module);
+
+typedef struct lqt__cu_function {
+  char name[64];
+  CUfunction handle;
+  uint32_t shared_limit; /* dynamic shared memory allowed so far */
+} lqt__cu_function;
+
+#define LQT__CU_MAX_FUNCTIONS 256
+
+typedef struct lqt__cu_profile {
+  bool on;
+  lqt_profile_entry *entries;
+  size_t count, capacity;
+} lqt__cu_profile;
+
+typedef struct lqt__cu_device {
+  lqt_device base;
+  const lqt__cu_driver *driver;
+  CUdevice device;
+  CUcontext context;
+  CUstream stream;
+  pthread_mutex_t mutex;
+  uint32_t multiprocessors, shared_limit, capability; /* capability: 90 for 9.0 */
+  CUmodule modules[LQT__CU_MODULES];
+  lqt__cu_function functions[LQT__CU_MAX_FUNCTIONS];
+  size_t function_count;
+  CUdeviceptr scratch;
+  uint64_t scratch_bytes;
+  CUdeviceptr counters; /* LQT__CU_COUNTERS zeros between launches */
+  lqt__cu_profile profile;
+} lqt__cu_device;
+
+#define LQT__CU_COUNTERS 4096u
+
+typedef struct lqt__cu_buffer {
+  lqt_buffer base;
+  CUdeviceptr data;
+} lqt__cu_buffer;
+
+#define LQT__CU_WEIGHT_BLOCKS 16
+
+typedef struct lqt__cu_weight {
+  lqt_weight base;
+  lqt__cu_weight_view view;
+  bool fused;          /* the packed kernels take it */
+  uint32_t last_units; /* units of the last column block that hold weights */
+  uint64_t index_bytes;
+  CUdeviceptr blocks[LQT__CU_WEIGHT_BLOCKS];
+  size_t block_count;
+} lqt__cu_weight;
+
+/* Fails with the driver's text. CU_SUCCESS gives LQT_OK. `doing` ends "cannot ...". */
+lqt_status lqt__cu_check(const lqt__cu_device *device, CUresult result, const char *doing,
+                         lqt_diag *diag);
+/* Makes the device's context current on this thread; each push needs its pop. */
+lqt_status lqt__cu_push(lqt__cu_device *device, lqt_diag *diag);
+void lqt__cu_pop(lqt__cu_device *device);
+
+lqt_status lqt__cu_memory(lqt__cu_device *device, uint64_t bytes, const char *what,
+                          CUdeviceptr *out, lqt_diag *diag);
+/* Scratch memory of at least `bytes`; what stood in it is lost. */
+lqt_status lqt__cu_scratch(lqt__cu_device *device, uint64_t bytes, CUdeviceptr *out,
+                           lqt_diag *diag);
+
+typedef struct lqt__cu_launch {
+  lqt__cu_module module;
+  const char *name;
+  uint32_t grid[3];
+  uint32_t threads;
+  uint32_t shared;  /* dynamic, bytes */
+  const void *args; /* the kernel's single struct parameter */
+  bool overlap;     /* may start before the previous kernel ends (it waits by itself) */
+} lqt__cu_launch;
+lqt_status lqt__cu_run(lqt__cu_device *device, const lqt__cu_launch *launch, lqt_diag *diag);
+
+lqt_status lqt__cu_weight_create(lqt_device *device, const lqt_weight_desc *desc, lqt_weight **out,
+                                 lqt_diag *diag);
+void lqt__cu_weight_destroy(lqt_weight *weight);
+lqt_status lqt__cu_weight_patch(lqt_weight *weight, const lqt_weight_patch *patches, size_t count,
+                                lqt_diag *diag);
+
+lqt_status lqt__cu_op_run(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);
+lqt_status lqt__cu_matmul(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);
+/* The kernel that the op would run. */
+const char *lqt__cu_variant(lqt_device *device, const lqt_op *op);
+const char *lqt__cu_matmul_variant(lqt__cu_device *device, const lqt_op *op);
+
+static inline uint64_t lqt__cu_address(const lqt_view *view) {
+  return view->buffer == NULL ? 0 : ((const lqt__cu_buffer *)view->buffer)->data + view->offset;
+}
+
+#endif /* LQT_BACKENDS_CUDA_INTERNAL_H_ */
