@@ -206,7 +206,11 @@ static lqt_status device_open(const char *rest, const lqt_device_options *option
   (void)options; /* products are exact in float16 in any case */
   const char *reason;
   const lqt__cu_driver *driver = lqt__cu_driver_get(&reason);
-  if (driver == NULL) return lqt__fail(diag, LQT_DEVICE_NOT_AVAILABLE, "cuda", "%s", reason);
+  if (driver == NULL) {
+    char where[64];
+    snprintf(where, sizeof where, "cuda%s", rest);
+    return lqt__fail(diag, LQT_DEVICE_NOT_AVAILABLE, where, "%s", reason);
+  }
   CUdevice number;
   int index = 0, capability = 0;
   LQT__TRY(choose(driver, rest, &index, &number, &capability, diag));
