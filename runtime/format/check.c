@@ -83,7 +83,18 @@ lqt_status lqt__tensor_geometry(const lqt__check *check, const lqt__tensor *tens
 
 /* Index of an id in its table, or -1. kind: 0 codebook, 1 delta, 2 mask. */
 static ptrdiff_t lookup(const lqt__check *check, int kind, uint16_t id) {
-  return check->by_id[kind] == NULL ? -1 : (ptrdiff_t)check->by_id[kind][id] - 1;
+  size_t low = 0, high = check->id_count[kind];
+  while (low < high) {
+    size_t middle = low + (high - low) / 2;
+    const lqt__id_entry *entry = &check->by_id[kind][middle];
+    if (entry->id == id) return entry->index;
+    if (entry->id < id) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return -1;
 }
 
 static lqt_status check_text(const lqt__check *check, const char *text, const char *what) {
@@ -417,34 +428,40 @@ static lqt_status fit_mask(const lqt__check *check, const lqt__tensor *t, const 
   return LQT_OK;
 }
 
-static lqt_status add_id(lqt__check *check, int kind, uint16_t id, size_t index) {
-  static const char *const names[] = {"codebook", "delta", "mask"};
-  if (id == LQT_ID_NONE || check->by_id[kind][id] != 0) {
-    return BAD(LQT_BAD_METADATA, "%s id %u %s", names[kind], id,
-               id == LQT_ID_NONE ? "means none and cannot be used" : "is used twice");
-  }
-  check->by_id[kind][id] = (uint16_t)(index + 1);
-  return LQT_OK;
+static int compare_ids(const void *a, const void *b) {
+  const lqt__id_entry *x = a, *y = b;
+  return (x->id > y->id) - (x->id < y->id);
+}
+
+static uint16_t id_of(const lqt__file *file, int kind, size_t index) {
+  return kind == 0   ? file->codebooks[index].id
+         : kind == 1 ? file->deltas[index].id
+                     : file->masks[index].id;
 }
 
 static lqt_status index_ids(lqt__check *check) {
+  static const char *const names[] = {"codebook", "delta", "mask"};
   const lqt__file *file = check->file;
   const size_t counts[3] = {file->codebook_count, file->delta_count, file->mask_count};
   for (int kind = 0; kind < 3; kind++) {
-    if (counts[kind] == 0) continue;
-    if (counts[kind] > LQT_ID_NONE) {
-      return BAD(LQT_BAD_METADATA, "%zu entries in a table of 16-bit ids", counts[kind]);
+    size_t count = counts[kind];
+    if (count > LQT_ID_NONE) {
+      return BAD(LQT_BAD_METADATA, "%zu entries in a table of 16-bit ids", count);
     }
-    check->by_id[kind] = lqt__alloc_array(65536, sizeof(uint16_t));
-    if (check->by_id[kind] == NULL) {
-      return lqt__fail_memory(check->diag, check->where, 131072, "an id table");
+    lqt__id_entry *entries = lqt__alloc_array(count, sizeof *entries);
+    check->by_id[kind] = entries;
+    if (entries == NULL) return lqt__fail_memory(check->diag, check->where, count * 4, "ids");
+    for (size_t i = 0; i < count; i++) {
+      entries[i] = (lqt__id_entry){.id = id_of(file, kind, i), .index = (uint16_t)i};
     }
-    for (size_t i = 0; i < counts[kind]; i++) {
-      uint16_t id = kind == 0   ? file->codebooks[i].id
-                    : kind == 1 ? file->deltas[i].id
-                                : file->masks[i].id;
-      LQT__TRY(add_id(check, kind, id, i));
+    qsort(entries, count, sizeof *entries, compare_ids);
+    for (size_t i = 0; i < count; i++) {
+      bool none = entries[i].id == LQT_ID_NONE;
+      if (!none && (i == 0 || entries[i].id != entries[i - 1].id)) continue;
+      return BAD(LQT_BAD_METADATA, "%s id %u %s", names[kind], entries[i].id,
+                 none ? "means none and cannot be used" : "is used twice");
     }
+    check->id_count[kind] = count;
   }
   return LQT_OK;
 }

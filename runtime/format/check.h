@@ -10,13 +10,19 @@ typedef struct lqt__geometry {
   uint64_t residual_row_stride; /* 0 without a residual */
 } lqt__geometry;
 
-/* How a blob is known: by its bytes, or (writer) only by its size. */
+/* One id of a table, for look-ups by id. */
+typedef struct lqt__id_entry {
+  uint16_t id;
+  uint16_t index;
+} lqt__id_entry;
+
 typedef struct lqt__check {
   const lqt__file *file;
   const char *where;
-  bool big_endian;    /* blobs are as in the file still */
-  uint32_t *banks;    /* [codebook_count], filled: banks by the tensors that use each; 0 = none */
-  uint16_t *by_id[3]; /* [65536]: index + 1 of codebook, delta, mask; NULL when there are none */
+  bool big_endian;         /* blobs are as in the file still */
+  uint32_t *banks;         /* [codebook_count]: banks by the tensors that use each; 0 = none yet */
+  lqt__id_entry *by_id[3]; /* sorted: of codebooks, deltas, masks */
+  size_t id_count[3];
   lqt_diag *diag;
 } lqt__check;
 

@@ -284,7 +284,6 @@ static lqt_status place_sections(lqt__writer *w, uint64_t *out_end, uint64_t *ou
   }
   for (size_t i = 0; i < file->tensor_count; i++) {
     const lqt__tensor *t = &file->tensors[i];
-    if (i == 0) w->tensor_data = w->section_count;
     good = good && place(w, &t->payload, ALIGN, &at, &align) &&
            place(w, &t->group_scales, 0, &at, &align) &&
            place(w, &t->zero_points, 0, &at, &align) &&
@@ -318,7 +317,8 @@ static lqt_status lay_out(lqt__writer *w, lqt_diag *diag) {
   w->region = (METADATA_AT + w->metadata_bytes + align - 1) & ~(align - 1);
   w->extension = w->region + end;
   for (size_t i = 0; i < w->section_count; i++) w->sections[i].offset += w->region;
-  w->tensor_data = w->file->tensor_count != 0 ? w->sections[w->tensor_data].offset : 0;
+  const placed *first = w->file->tensor_count != 0 ? find(w, &w->file->tensors[0].payload) : NULL;
+  w->tensor_data = first != NULL ? first->offset : 0;
   const placed *log = find(w, &w->file->edit_log);
   w->edit_log = log != NULL ? log->offset : 0;
   return LQT_OK;

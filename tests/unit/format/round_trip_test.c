@@ -8,6 +8,7 @@
 #include "format/layout.h"
 #include "lqt/model.h"
 #include "sample.h"
+#include "turn.h"
 
 static char folder[] = "/tmp/lqt-format-test-XXXXXX";
 static char path[256];
@@ -189,5 +190,34 @@ Test(round_trip, the_model_validates) {
   cr_assert_eq(info.vocab_size, SAMPLE_VOCAB);
   lqt_model_release(model);
   lqt__free(data);
+  sample_free(&s);
+}
+
+/* A big-endian file reads as the little-endian one it was made from, and is written as that. */
+Test(round_trip, big_endian_files_are_read) {
+  sample s;
+  cr_assert(sample_make(&s, SAMPLE_SEED));
+  size_t bytes, again_bytes;
+  uint8_t *little = write_file(&s.file, &bytes);
+  uint8_t *big = lqt__alloc(bytes);
+  memcpy(big, little, bytes);
+  turn_big_endian(big, bytes);
+  cr_assert_arr_eq(big, "LQT1", 4);
+  lqt__file read;
+  lqt_diag diag = {0};
+  cr_assert_eq(lqt__file_parse(big, bytes, "big", false, &read, &diag), LQT_OK, "%s", diag.what);
+  cr_assert_eq(lqt__file_verify(&read, "big", NULL, NULL, NULL, NULL, &diag), LQT_OK, "%s",
+               diag.what);
+  uint8_t *again = write_file(&read, &again_bytes);
+  cr_assert_eq(bytes, again_bytes);
+  cr_assert_arr_eq(little, again, bytes);
+  lqt__free(again);
+  lqt__file_free(&read);
+  lqt_model *model;
+  cr_assert_eq(lqt_model_open_memory(big, bytes, NULL, &model, &diag), LQT_OK, "%s", diag.what);
+  cr_assert_eq(lqt_model_validate(model, NULL, NULL, NULL, &diag), LQT_OK, "%s", diag.what);
+  lqt_model_release(model);
+  lqt__free(big);
+  lqt__free(little);
   sample_free(&s);
 }
