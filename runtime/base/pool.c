@@ -14,7 +14,7 @@
 #define RELAX() ((void)0)
 #endif
 
-enum { SPINS = 4000 };
+enum { SPINS = 4000, MOST_TASKS = 1 << 30 };
 
 typedef struct worker {
   lqt__pool *pool;
@@ -22,13 +22,16 @@ typedef struct worker {
   unsigned index;
 } worker;
 
+/* A loop is over when its tasks are done, not when every worker has looked at it: a worker that the
+ * system has not scheduled yet costs nothing, and one that comes late finds no task left. */
 struct lqt__pool {
-  _Alignas(64) _Atomic uint64_t generation; /* one more for each loop */
-  _Alignas(64) _Atomic size_t next;
-  _Alignas(64) _Atomic unsigned busy; /* workers that have not finished the loop */
+  _Alignas(64) _Atomic uint64_t state; /* number of the loop << 32 | tasks that nobody has taken */
+  _Alignas(64) _Atomic size_t done;
+  /* Of the loop that runs; steady as long as one of its tasks is not done. */
   _Alignas(64) lqt__pool_fn fn;
   void *context;
-  size_t tasks;
+  size_t first; /* task that `tasks` left means */
+  uint32_t tasks;
   _Atomic bool stop;
   _Atomic unsigned sleepers;
   unsigned threads; /* worker 0 is the caller */
@@ -46,40 +49,46 @@ unsigned lqt__core_count(void) {
   return count > 0 ? (unsigned)count : 1;
 }
 
+static bool has_tasks(const lqt__pool *pool) {
+  return (uint32_t)atomic_load(&pool->state) != 0 || atomic_load(&pool->stop);
+}
+
 static void work(lqt__pool *pool, unsigned index) {
-  for (;;) {
-    size_t task = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-    if (task >= pool->tasks) return;
-    pool->fn(pool->context, task, index);
+  uint64_t state = atomic_load_explicit(&pool->state, memory_order_relaxed);
+  while ((uint32_t)state != 0) {
+    /* A task taken belongs to the loop of `state`, which cannot end before the task does. */
+    if (!atomic_compare_exchange_weak_explicit(&pool->state, &state, state - 1,
+                                               memory_order_acquire, memory_order_relaxed)) {
+      continue;
+    }
+    pool->fn(pool->context, pool->first + (pool->tasks - (uint32_t)state), index);
+    atomic_fetch_add_explicit(&pool->done, 1, memory_order_release);
+    state = atomic_load_explicit(&pool->state, memory_order_relaxed);
   }
 }
 
 static void *worker_main(void *argument) {
   worker *self = argument;
   lqt__pool *pool = self->pool;
-  uint64_t seen = 0;
-  for (;;) {
-    unsigned spins = 0;
-    while (atomic_load_explicit(&pool->generation, memory_order_acquire) == seen) {
-      if (++spins < SPINS) {
-        RELAX();
-        continue;
-      }
+  for (unsigned spins = 0;;) {
+    if (atomic_load(&pool->stop)) return NULL;
+    if (has_tasks(pool)) {
+      work(pool, self->index);
+      spins = 0;
+    } else if (++spins < SPINS) {
+      RELAX();
+    } else {
       pthread_mutex_lock(&pool->mutex);
       atomic_fetch_add(&pool->sleepers, 1);
-      while (atomic_load(&pool->generation) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+      while (!has_tasks(pool)) pthread_cond_wait(&pool->wake, &pool->mutex);
       atomic_fetch_sub(&pool->sleepers, 1);
       pthread_mutex_unlock(&pool->mutex);
+      spins = 0;
     }
-    seen = atomic_load_explicit(&pool->generation, memory_order_acquire);
-    if (atomic_load(&pool->stop)) return NULL;
-    work(pool, self->index);
-    atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
   }
 }
 
-static void start_loop(lqt__pool *pool) {
-  atomic_fetch_add(&pool->generation, 1);
+static void wake_sleepers(lqt__pool *pool) {
   if (atomic_load(&pool->sleepers) != 0) {
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
@@ -89,7 +98,7 @@ static void start_loop(lqt__pool *pool) {
 
 static void stop_workers(lqt__pool *pool, unsigned started) {
   atomic_store(&pool->stop, true);
-  start_loop(pool);
+  wake_sleepers(pool);
   for (unsigned i = 1; i < started; i++) pthread_join(pool->workers[i].thread, NULL);
   pthread_mutex_destroy(&pool->mutex);
   pthread_cond_destroy(&pool->wake);
@@ -136,6 +145,23 @@ void *lqt__pool_scratch(lqt__pool *pool, size_t bytes) {
 
 unsigned lqt__pool_threads(const lqt__pool *pool) { return pool != NULL ? pool->threads : 1; }
 
+static void run_some(lqt__pool *pool, size_t first, uint32_t tasks) {
+  pool->first = first;
+  pool->tasks = tasks;
+  atomic_store_explicit(&pool->done, 0, memory_order_relaxed);
+  uint64_t number = (atomic_load_explicit(&pool->state, memory_order_relaxed) >> 32) + 1;
+  atomic_store(&pool->state, number << 32 | tasks);
+  wake_sleepers(pool);
+  work(pool, 0);
+  unsigned spins = 0;
+  while (atomic_load_explicit(&pool->done, memory_order_acquire) != tasks) {
+    if (++spins < 1u << 14)
+      RELAX();
+    else
+      sched_yield();
+  }
+}
+
 void lqt__pool_run(lqt__pool *pool, size_t tasks, lqt__pool_fn fn, void *context) {
   if (pool == NULL || pool->threads == 1 || tasks <= 1) {
     for (size_t i = 0; i < tasks; i++) fn(context, i, 0);
@@ -143,16 +169,9 @@ void lqt__pool_run(lqt__pool *pool, size_t tasks, lqt__pool_fn fn, void *context
   }
   pool->fn = fn;
   pool->context = context;
-  pool->tasks = tasks;
-  atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-  atomic_store_explicit(&pool->busy, pool->threads - 1, memory_order_relaxed);
-  start_loop(pool);
-  work(pool, 0);
-  unsigned spins = 0;
-  while (atomic_load_explicit(&pool->busy, memory_order_acquire) != 0) {
-    if (++spins < 1u << 14)
-      RELAX();
-    else
-      sched_yield();
+  for (size_t first = 0; first < tasks;) {
+    size_t left = tasks - first;
+    run_some(pool, first, left < MOST_TASKS ? (uint32_t)left : MOST_TASKS);
+    first += pool->tasks;
   }
 }
