@@ -128,7 +128,8 @@ static uint32_t *mask_word(const lqt__cpu_fast *w, const lqt__fast_plane *plane,
 bool lqt__fast_mask_bit(const lqt__fast_plane *plane, const lqt__cpu_fast *w, uint64_t row,
                         uint64_t col) {
   unsigned bit;
-  return *mask_word(w, plane, row, col, &bit) >> bit & 1u;
+  uint32_t word = *mask_word(w, plane, row, col, &bit);
+  return word >> bit & 1u;
 }
 
 static void set_mask_byte(lqt__cpu_fast *w, uint64_t row, uint64_t byte, uint8_t bits) {
