@@ -22,6 +22,15 @@ typedef enum lqt_codebook_scope {
   LQT_SCOPE_MAX_ = 0x7fffffff
 } lqt_codebook_scope;
 
+/* Whether the quantizer lets the model write text of its own first (no data is needed), and uses
+ * how its activations vary to round so that errors make up for each other. */
+typedef enum lqt_calibration {
+  LQT_CALIBRATE_AUTO = 0, /* when it fits in 1 GiB beside the largest tensor */
+  LQT_CALIBRATE_OFF = 1,  /* weights alone */
+  LQT_CALIBRATE_ON = 2,   /* whatever it takes: the whole model in float32, and more */
+  LQT_CALIBRATE_MAX_ = 0x7fffffff
+} lqt_calibration;
+
 typedef struct lqt_quantize_options {
   uint32_t size;          /* sizeof(lqt_quantize_options); start from lqt_quantize_defaults */
   uint32_t bits;          /* 2, 3, 4, 8; 0 = none (keep the source's type) */
@@ -42,9 +51,10 @@ typedef struct lqt_quantize_options {
   uint64_t seed;
   lqt_progress_fn progress;
   void *user;
+  lqt_calibration calibration;
 } lqt_quantize_options;
 
-/* bits 4, group 64, k-means, tensor scope, embed_bits 8, seed 0. */
+/* bits 4, group 64, k-means, tensor scope, embed_bits 8, seed 0, calibration when it is cheap. */
 LQT_API void lqt_quantize_defaults(lqt_quantize_options *out_options);
 
 typedef struct lqt_quantize_report {

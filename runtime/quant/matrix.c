@@ -329,6 +329,37 @@ static lqt_status quantize_matrix(lqt__quantizer *q, size_t index, lqt__qmatrix 
   return status;
 }
 
+/* The factor of a matrix's inputs; NULL for one that is no layer's or without calibration. */
+static lqt_status find_factor(lqt__quantizer *q, const lqt__llama_tensor *t, lqt_diag *diag) {
+  lqt__tap tap = LQT__TAP_COUNT;
+  switch (t->role) {
+    case LQT__ROLE_Q:
+    case LQT__ROLE_K:
+    case LQT__ROLE_V:
+      tap = LQT__TAP_ATTENTION;
+      break;
+    case LQT__ROLE_O:
+      tap = LQT__TAP_OUTPUT;
+      break;
+    case LQT__ROLE_GATE:
+    case LQT__ROLE_UP:
+      tap = LQT__TAP_MLP;
+      break;
+    case LQT__ROLE_DOWN:
+      tap = LQT__TAP_DOWN;
+      break;
+    default:
+      break;
+  }
+  if (q->factor != NULL && q->factor_layer == t->layer && q->factor_tap == tap) return LQT_OK;
+  lqt__free(q->factor);
+  q->factor = NULL;
+  if (q->moments.sums == NULL || tap == LQT__TAP_COUNT) return LQT_OK;
+  q->factor_layer = t->layer;
+  q->factor_tap = tap;
+  return lqt__moments_factor(&q->moments, t->layer, tap, q->pool, &q->factor, diag);
+}
+
 lqt_status lqt__quantizer_encode(lqt__quantizer *q, size_t index, lqt_diag *diag) {
   const lqt__qtensor *t = &q->output.tensors[index];
   lqt__source_view view;
@@ -339,6 +370,8 @@ lqt_status lqt__quantizer_encode(lqt__quantizer *q, size_t index, lqt_diag *diag
   lqt__qmatrix matrix = {
       .view = &view, .rows = view.rows, .cols = view.cols, .importance = importance};
   lqt_status status = matrix_scale(&view, &matrix.scale, diag);
+  if (status == LQT_OK) status = find_factor(q, &t->tensor, diag);
+  matrix.factor = q->factor;
   if (status == LQT_OK) status = quantize_matrix(q, index, &matrix, diag);
   lqt__free(importance);
   lqt__source_drop(&view, 0, view.rows);

@@ -2,6 +2,7 @@
 #ifndef LQT_RUNTIME_QUANT_MATRIX_H_
 #define LQT_RUNTIME_QUANT_MATRIX_H_
 
+#include "quant/calibrate.h"
 #include "quant/outlier.h"
 #include "quant/output.h"
 
@@ -11,6 +12,11 @@ typedef struct lqt__quantizer {
   lqt__pool *pool;
   lqt__qoutput output;
   uint64_t done, total; /* weights */
+  lqt__moments moments; /* of the matrices' inputs; no sums without calibration */
+  /* The factor of the inputs that consecutive matrices share. */
+  float *factor;
+  uint32_t factor_layer;
+  lqt__tap factor_tap;
   /* For the report. */
   lqt_quantize_report report;
   uint64_t bytes;

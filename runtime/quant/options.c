@@ -47,6 +47,9 @@ lqt_status lqt__options_check(const lqt_quantize_options *o, lqt_diag *diag) {
                      "the options' size is wrong; start from lqt_quantize_defaults");
   }
   LQT__TRY(check_sizes(o, diag));
+  if ((unsigned)o->calibration > LQT_CALIBRATE_ON) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, "calibrate", "auto, off or on are possible");
+  }
   if ((unsigned)o->init > LQT_INIT_UNIFORM || (unsigned)o->scope > LQT_SCOPE_GROUP) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, "options", "an unknown codebook kind or scope");
   }

@@ -66,11 +66,13 @@ static void add_options(lqt__text *text, const lqt_quantize_options *o) {
 }
 
 lqt_status lqt__provenance_make(const lqt__source *source, const lqt_quantize_options *options,
-                                lqt__text *out, lqt_diag *diag) {
+                                uint64_t tokens, lqt__text *out, lqt_diag *diag) {
   *out = (lqt__text){0};
   lqt__text_add(out, "{\"tool\":\"lqt\",\"version\":\"%s\",\"options\":{", lqt_version_text());
   add_options(out, options);
-  lqt__text_add(out, "},\"source\":{\"name\":");
+  lqt__text_add(out, "},\"calibration\":{\"kind\":\"%s\",\"tokens\":%" PRIu64 "}",
+                tokens > 0 ? "self-generated text" : "none", tokens);
+  lqt__text_add(out, ",\"source\":{\"name\":");
   lqt__text_add_json(out, source->folder);
   lqt__text_add(out, ",\"files\":[");
   lqt_status status = add_files(out, source);

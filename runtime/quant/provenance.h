@@ -7,9 +7,10 @@
 #include "import/source.h"
 #include "lqt/quantize.h"
 
-/* Reads every source file once. Errors: LQT_OUT_OF_MEMORY. */
+/* Reads every source file once; `tokens`: of the text that the model wrote for its calibration.
+ * Errors: LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__provenance_make(const lqt__source *source,
-                                              const lqt_quantize_options *options, lqt__text *out,
-                                              lqt_diag *diag);
+                                              const lqt_quantize_options *options, uint64_t tokens,
+                                              lqt__text *out, lqt_diag *diag);
 
 #endif /* LQT_RUNTIME_QUANT_PROVENANCE_H_ */

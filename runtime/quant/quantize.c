@@ -63,7 +63,7 @@ static lqt_status choose_specs(lqt__quantizer *q, lqt_diag *diag) {
 
 static lqt_status add_chunks(lqt__quantizer *q, lqt_diag *diag) {
   lqt__text text;
-  LQT__TRY(lqt__provenance_make(&q->source, q->options, &text, diag));
+  LQT__TRY(lqt__provenance_make(&q->source, q->options, q->moments.tokens, &text, diag));
   lqt_status status =
       lqt__qoutput_chunk(&q->output, LQT__CHUNK_PROVENANCE, text.data, text.bytes, diag);
   lqt__text_free(&text);
@@ -85,12 +85,39 @@ static lqt_status write_tensors(lqt__quantizer *q, lqt_diag *diag) {
   return LQT_OK;
 }
 
+static bool calibration_progress(void *user, uint64_t done, uint64_t total) {
+  const lqt__quantizer *q = user;
+  return q->options->progress == NULL ||
+         q->options->progress(q->options->user, "calibrate", "steps", done, total);
+}
+
+/* Beside the largest tensor the quantizer may use 1 GiB. */
+enum { CALIBRATION_BYTES = 1 << 30 };
+
+static lqt_status calibrate(lqt__quantizer *q, lqt_diag *diag) {
+  lqt_calibration how = q->options->calibration;
+  bool wanted = false;
+  for (size_t i = 0; i < q->output.tensor_count; i++) {
+    lqt__llama_role role = q->output.tensors[i].tensor.role;
+    wanted |=
+        q->output.tensors[i].spec.bits > 0 && role != LQT__ROLE_EMBEDDING && role != LQT__ROLE_HEAD;
+  }
+  if (!wanted || how == LQT_CALIBRATE_OFF) return LQT_OK;
+  if (how == LQT_CALIBRATE_AUTO &&
+      lqt__calibrate_bytes(&q->source.llama) > (uint64_t)CALIBRATION_BYTES) {
+    return LQT_OK;
+  }
+  return lqt__calibrate(&q->source, q->options->seed, q->pool, calibration_progress, q, &q->moments,
+                        diag);
+}
+
 static lqt_status quantize(lqt__quantizer *q, const char *source, const char *path,
                            lqt_diag *diag) {
   LQT__TRY(lqt__source_open(source, &q->source, diag));
   q->pool = lqt__pool_create(q->options->threads);
   if (q->pool == NULL) return lqt__fail_memory(diag, NULL, 0, "the threads");
   LQT__TRY(choose_specs(q, diag));
+  LQT__TRY(calibrate(q, diag));
   LQT__TRY(lqt__qoutput_layout(&q->output, &q->source.llama, diag));
   LQT__TRY(add_chunks(q, diag));
   LQT__TRY(lqt__writer_begin(path, &q->output.file, &q->output.writer, diag));
@@ -117,6 +144,8 @@ lqt_status lqt_quantize(const char *source, const char *path, const lqt_quantize
   lqt__quantizer q = {.options = options};
   lqt_status status = quantize(&q, source, path, diag);
   lqt__qoutput_free(&q.output);
+  lqt__moments_free(&q.moments);
+  lqt__free(q.factor);
   lqt__pool_destroy(q.pool);
   lqt__source_close(&q.source);
   if (status != LQT_OK || out_report == NULL) return status;

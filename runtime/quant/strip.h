@@ -38,6 +38,13 @@ typedef struct lqt__strip_ops {
   /* rest[c][lane] -= sum over k of errors[k][lane] * factor[k * stride + c] */
   void (*subtract_block)(float *rest, const float *errors, size_t count, const float *factor,
                          size_t stride, size_t columns);
+  /* out[r * out_stride + c] = sum over k of a[r * a_stride + k] * b[c * b_stride + k]; r < m, c < n
+   */
+  void (*dots)(const float *a, size_t a_stride, size_t m, const float *b, size_t b_stride, size_t n,
+               size_t k, float *out, size_t out_stride);
+  /* out[i][j] += sum over t of x[t][i] * x[t][j] for first <= i < last and j >= i (what lies below
+   * the diagonal is of no use); x[rows][cols], out[cols][cols] */
+  void (*gram)(const float *x, size_t rows, size_t cols, size_t first, size_t last, float *out);
 } lqt__strip_ops;
 
 extern const lqt__strip_ops lqt__strip_generic, lqt__strip_avx2, lqt__strip_avx512;

@@ -232,9 +232,100 @@ static void subtract_block(float *rest, const float *errors, size_t count, const
   }
 }
 
+/* ---- Dense products, for the calibration ---- */
+
+INLINE float lane_sum(vf v) {
+  float sum[W];
+  store(sum, v);
+  for (int width = W / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; i++) sum[i] += sum[i + width];
+  }
+  return sum[0];
+}
+
+/* Dot products of `m` rows of a with `n` rows of b, m and n at most 4 and constant. */
+INLINE void dot_tile(const float *a, size_t a_stride, const float *b, size_t b_stride, size_t k,
+                     int m, int n, float *out, size_t out_stride) {
+  vf sum[4][4] = {{{0}}};
+  size_t i = 0;
+  for (; i + W <= k; i += W) {
+    vf x[4], y[4];
+    for (int r = 0; r < m; r++) x[r] = load(a + (size_t)r * a_stride + i);
+    for (int c = 0; c < n; c++) y[c] = load(b + (size_t)c * b_stride + i);
+    for (int r = 0; r < m; r++) {
+      for (int c = 0; c < n; c++) sum[r][c] += x[r] * y[c];
+    }
+  }
+  for (int r = 0; r < m; r++) {
+    for (int c = 0; c < n; c++) {
+      float total = lane_sum(sum[r][c]);
+      for (size_t j = i; j < k; j++) {
+        total += a[(size_t)r * a_stride + j] * b[(size_t)c * b_stride + j];
+      }
+      out[(size_t)r * out_stride + (size_t)c] = total;
+    }
+  }
+}
+
+static void dots(const float *a, size_t a_stride, size_t m, const float *b, size_t b_stride,
+                 size_t n, size_t k, float *out, size_t out_stride) {
+  size_t c = 0;
+  for (; c < n; c += c + 4 <= n ? 4 : 1) {
+    const float *y = b + c * b_stride;
+    size_t r = 0;
+    for (; r < m; r += r + 4 <= m ? 4 : 1) {
+      const float *x = a + r * a_stride;
+      float *at = out + r * out_stride + c;
+      if (r + 4 <= m && c + 4 <= n) {
+        dot_tile(x, a_stride, y, b_stride, k, 4, 4, at, out_stride);
+      } else if (r + 4 <= m) {
+        dot_tile(x, a_stride, y, b_stride, k, 4, 1, at, out_stride);
+      } else if (c + 4 <= n) {
+        dot_tile(x, a_stride, y, b_stride, k, 1, 4, at, out_stride);
+      } else {
+        dot_tile(x, a_stride, y, b_stride, k, 1, 1, at, out_stride);
+      }
+    }
+  }
+}
+
+static void gram(const float *x, size_t rows, size_t cols, size_t first, size_t last, float *out) {
+  enum { I = 4, J = 4 * W };
+  for (size_t i = first; i < last; i += i + I <= last ? I : 1) {
+    size_t n = i + I <= last ? I : 1, j = i / J * J;
+    for (; j + J <= cols && n == I; j += J) {
+      vf sum[I][4] = {{{0}}};
+      for (size_t t = 0; t < rows; t++) {
+        const float *row = x + t * cols;
+        vf y[4];
+        for (size_t v = 0; v < 4; v++) y[v] = load(row + j + v * W);
+        for (size_t r = 0; r < I; r++) {
+          vf a = splat(row[i + r]);
+          for (size_t v = 0; v < 4; v++) sum[r][v] += a * y[v];
+        }
+      }
+      for (size_t r = 0; r < I; r++) {
+        for (size_t v = 0; v < 4; v++) {
+          float *at = out + (i + r) * cols + j + v * W;
+          store(at, load(at) + sum[r][v]);
+        }
+      }
+    }
+    for (; j < cols; j++) {
+      for (size_t r = 0; r < n; r++) {
+        float sum = 0;
+        for (size_t t = 0; t < rows; t++) sum += x[t * cols + i + r] * x[t * cols + j];
+        out[(i + r) * cols + j] += sum;
+      }
+    }
+  }
+}
+
 const lqt__strip_ops LQT__STRIP_TABLE = {
     .products = products,
     .nearest = nearest,
     .subtract = subtract,
     .subtract_block = subtract_block,
+    .dots = dots,
+    .gram = gram,
 };
