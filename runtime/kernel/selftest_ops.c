@@ -350,6 +350,8 @@ static lqt_status caches(lqt__selftest *t) {
       {1, 2, 1, 64, 16, 300, 130, 33, LQT_DTYPE_F16},
       {2, 3, 3, 5, 64, 128, 77, 1, LQT_DTYPE_F32},
       {1, 2, 2, 16, 16, 64, 0, 0, LQT_DTYPE_F16},
+      /* A few tokens of one sequence whose windows begin at different positions. */
+      {1, 2, 1, 64, 16, 300, 6, 33, LQT_DTYPE_F16},
       /* Contexts long enough to be cut into parts. */
       {1, 2, 2, 64, 16, 2500, 1, 0, LQT_DTYPE_F16},
       {2, 1, 3, 80, 16, 2100, 4, 1500, LQT_DTYPE_F32},
