@@ -202,6 +202,16 @@ void lqt__fast_store_avx2(const lqt__fast_finish *f, uint64_t row, unsigned n, f
   const lqt__cpu_product *p = f->product;
   const __m256 factor = _mm256_set1_ps(f->factor);
   if (row + n > p->weight->rows) n = (unsigned)(p->weight->rows - row);
+  if (n % 8 == 0 && !f->delta && p->bias == NULL && !p->accumulate) {
+    for (unsigned t = 0; t < f->tokens; t++) {
+      const float *from = tile + t * stride;
+      float *to = p->y + t * p->y_stride + row;
+      for (unsigned r = 0; r < n; r += 8) {
+        _mm256_storeu_ps(to + r, _mm256_mul_ps(_mm256_loadu_ps(from + r), factor));
+      }
+    }
+    return;
+  }
   for (unsigned t = 0; t < f->tokens; t++) {
     for (unsigned r = 0; r < n; r += 8) {
       float *at = tile + t * stride + r;

@@ -1,16 +1,18 @@
 /* Products with many tokens, AVX-512 VNNI, for scalar codebooks to 4 bits.
  *
- * A tile of 32 rows by 256 columns is decoded once to int8 (in the first-level cache) and
- * multiplied with all tokens of a chunk. Plain int8 activations would miss the accuracy that the
- * codebook deserves, so the unsigned operand of the instruction carries the *magnitude* of an
- * activation, 255 levels of it, and the sign goes to the weights: w ^ 0xff = -w - 1 where the
- * activation is negative, whose -1 is repaired by starting the accumulator at the sum of the
- * negative magnitudes. The codebook's int8 form has an offset too (fast_tables.c): its product with
- * the sum of the activations starts the accumulator likewise. Neither costs an instruction per
- * product.
+ * A tile of 32 rows by 256 columns is decoded once to int8 (in the first-level
+ * cache) and multiplied with all tokens of a chunk. Plain int8 activations
+ * would miss the accuracy that the codebook deserves, so the unsigned operand
+ * of the instruction carries the *magnitude* of an activation, 255 levels of
+ * it, and the sign goes to the weights: w ^ 0xff = -w - 1 where the activation
+ * is negative, whose -1 is repaired by starting the accumulator at the sum of
+ * the negative magnitudes. The codebook's int8 form has an offset too
+ * (fast_tables.c): its product with the sum of the activations starts the
+ * accumulator likewise. Neither costs an instruction per product.
  *
- * vpdpbusd is written as assembly: from the intrinsic, GCC 12 copies accumulators between registers
- * and to the stack, which halves the speed. docs/adr/0005 has the measurements. */
+ * vpdpbusd is written as assembly: from the intrinsic, GCC 12 copies
+ * accumulators between registers and to the stack, which halves the speed.
+ * docs/adr/0005 has the measurements. */
 #include <math.h>
 #include <string.h>
 
@@ -22,7 +24,8 @@ LQT__FAST_INLINE void dot_quads(__m512i *acc, __m512i x, __m512i w) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(*acc) : "v"(x), "v"(w));
 }
 
-/* One span of one block to int8: span/4 vectors, each dword the columns of a quad (quad_column). */
+/* One span of one block to int8: span/4 vectors, each dword the columns of a
+ * quad (quad_column). */
 LQT__FAST_INLINE void decode_span(lqt__fast_kind kind, const uint8_t *src, __m512i table,
                                   int8_t *out) {
   lqt__fast_open_span open;
@@ -38,7 +41,8 @@ LQT__FAST_INLINE void decode_span(lqt__fast_kind kind, const uint8_t *src, __m51
     } else {
       index = _mm512_srli_epi16(open.v[0], (unsigned)(lqt__fast_formats[kind].bits * q));
     }
-    /* Of an index byte the permute reads 6 bits, and the table repeats within them. */
+    /* Of an index byte the permute reads 6 bits, and the table repeats within
+     * them. */
     _mm512_store_si512(out + q * 64, _mm512_permutexvar_epi8(index, table));
   }
 }
@@ -67,7 +71,8 @@ LQT__FAST_INLINE void decode_tile(const lqt__cpu_fast *w, uint64_t panel, uint64
   }
 }
 
-/* One unit (columns with a common group scale) of a tile: acc = starts + sum of products. */
+/* One unit (columns with a common group scale) of a tile: acc = starts + sum of
+ * products. */
 LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const int32_t *start,
                                    uint64_t quads, __m512i acc[PANEL][COLS]) {
 #pragma GCC unroll 8
@@ -99,8 +104,8 @@ typedef struct tile_job {
 
 typedef float tile_sums[PANEL][COLS][LQT__FAST_ROWS];
 
-/* sums += scale * acc; the first unit of a part begins the sums, the last one adds them, times the
- * scale of the activations, to the output. */
+/* sums += scale * acc; the first unit of a part begins the sums, the last one
+ * adds them, times the scale of the activations, to the output. */
 LQT__FAST_INLINE void finish_unit(__m512i acc[PANEL][COLS], const float *scale, tile_sums sums,
                                   const float *x_scale, float *out, const bool first,
                                   const bool last) {
@@ -123,8 +128,9 @@ LQT__FAST_INLINE void finish_unit(__m512i acc[PANEL][COLS], const float *scale, 
   }
 }
 
-/* One tile of weights with 8 tokens: for each part (columns with a common activation scale) the
- * sums of its units by group scale, then out += activation scale * sums. */
+/* One tile of weights with 8 tokens: for each part (columns with a common
+ * activation scale) the sums of its units by group scale, then out +=
+ * activation scale * sums. */
 LQT__FAST_INLINE void tile_product(const tile_job *job, const uint32_t *x, const int32_t *start,
                                    const float *x_scale, float *out, const uint64_t n,
                                    const uint64_t part, const uint64_t unit) {
@@ -156,7 +162,8 @@ LQT__FAST_INLINE void tile_product(const tile_job *job, const uint32_t *x, const
   }
 }
 
-/* With constant loop counts it is a tenth faster, so the common group sizes have their own. */
+/* With constant loop counts it is a tenth faster, so the common group sizes
+ * have their own. */
 static void run_tile(const tile_job *job, const uint32_t *x, const int32_t *start,
                      const float *x_scale, float *out) {
   if (job->n == KC && job->part == KC && job->unit == 64) {
@@ -194,30 +201,43 @@ static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile
   }
 }
 
-/* What is read after the columns [k, k + n) of this panel, fetched from memory during the products:
- * packed columns, a part with each tile of tokens, and their group scales. Inlined because GCC drops
- * calls of a function that only prefetches. */
-LQT__FAST_INLINE void fetch_ahead(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n,
-                                  unsigned tile, unsigned tiles) {
+/* What is read after a tile: the packed columns of the next one and their group
+ * scales. It is fetched from memory during the products, a part with each tile
+ * of tokens. */
+typedef struct ahead {
+  const char *stream, *scales;
+  uint64_t block_bytes, block_scales; /* between the rows of blocks */
+  uint64_t lines, share;              /* cache lines of a block, and with a tile of tokens */
+  uint64_t scale_lines;
+} ahead;
+
+static ahead after(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n, unsigned tiles) {
   const lqt__fast_plane *plane = &w->plane[0];
   const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
   const bool turn = k + n == w->kpad;
   const uint64_t block = (panel + turn) * PANEL, next = turn ? 0 : k + n;
-  const uint64_t lines = n / format->span * format->span_bytes / 64;
-  const uint8_t *stream =
-      plane->stream + block * plane->block_bytes + next / format->span * format->span_bytes;
-  for (unsigned r = 0; r < PANEL; r++) {
-    for (uint64_t i = lines * tile / tiles; i < lines * (tile + 1) / tiles; i++) {
-      _mm_prefetch((const char *)stream + r * plane->block_bytes + i * 64, _MM_HINT_T1);
-    }
+  ahead a = {.block_bytes = plane->block_bytes, .block_scales = w->groups * LQT__FAST_ROWS * 2};
+  a.stream = (const char *)plane->stream + block * plane->block_bytes +
+             next / format->span * format->span_bytes;
+  a.lines = n / format->span * format->span_bytes / 64;
+  a.share = (a.lines + tiles - 1) / tiles;
+  if (w->scales != NULL) {
+    const int shift = group_shift(w);
+    a.scales = (const char *)(w->scales + (block * w->groups + (next >> shift)) * LQT__FAST_ROWS);
+    a.scale_lines = ((n >> shift) + 2) / 2;
   }
-  if (w->scales == NULL || tile != 0) return;
-  const int shift = group_shift(w);
-  for (unsigned r = 0; r < PANEL; r++) {
-    const uint16_t *scales =
-        w->scales + ((block + r) * w->groups + (next >> shift)) * LQT__FAST_ROWS;
-    for (uint64_t g = 0; g <= n >> shift; g += 2) {
-      _mm_prefetch((const char *)(scales + g * LQT__FAST_ROWS), _MM_HINT_T0);
+  return a;
+}
+
+/* Inlined because GCC drops calls of a function that only prefetches. */
+LQT__FAST_INLINE void fetch(const ahead *a, unsigned tile) {
+  const uint64_t first = tile * a->share;
+  for (uint64_t r = 0; r < PANEL; r++) {
+    for (uint64_t i = first; i < first + a->share && i < a->lines; i++) {
+      _mm_prefetch(a->stream + r * a->block_bytes + i * 64, _MM_HINT_T1);
+    }
+    for (uint64_t i = 0; tile == 0 && i < a->scale_lines; i++) {
+      _mm_prefetch(a->scales + r * a->block_scales + i * 64, _MM_HINT_T1);
     }
   }
 }
@@ -243,22 +263,28 @@ void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const l
       default:
         decode_tile(w, panel, k, job.n, job.tile, LQT__FAST_S4);
     }
+    const ahead next = after(w, panel, k, job.n, tiles);
+    const unsigned step = (unsigned)(k / KC) % COLS;
+    /* Divisions once a tile of weights: they are slow enough to show. */
+    const uint64_t quad = k / 4 * 2 * COLS, start = k / job.unit * COLS,
+                   scale = k / job.part * COLS;
     for (unsigned t = 0; t < tiles; t++) {
-      fetch_ahead(w, panel, k, job.n, t, tiles);
+      fetch(&next, t);
       /* Outputs of a token, one of the tile's eight with each step along k. */
-      const unsigned token = t * COLS + (unsigned)(k / KC) % COLS;
+      const unsigned token = t * COLS + step;
       if (token < later->tokens) {
         const float *y = later->y + token * later->y_stride;
         __builtin_prefetch(y, 1);
         __builtin_prefetch(y + LQT__FAST_ROWS, 1);
       }
-      run_tile(&job, x[t].quads + k / 4 * 2 * COLS, starts[t] + k / job.unit * COLS,
-               x[t].scales + k / job.part * COLS, out + t * out_stride);
+      run_tile(&job, x[t].quads + quad, starts[t] + start, x[t].scales + scale,
+               out + t * out_stride);
     }
   }
 }
 
-/* Levels of 16 activations: magnitudes and sign bits; adds up the sums of the int8 contract. */
+/* Levels of 16 activations: magnitudes and sign bits; adds up the sums of the
+ * int8 contract. */
 static void quantize_16(const float *x, float inverse, uint8_t *magnitude, uint8_t *sign,
                         int32_t *sums) {
   __m512i level = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
@@ -270,7 +296,8 @@ static void quantize_16(const float *x, float inverse, uint8_t *magnitude, uint8
   sums[COLS] = _mm512_reduce_add_epi32(level);
 }
 
-/* One scale's columns [k, k + n) of one token; `order` brings 64 columns into quads. */
+/* One scale's columns [k, k + n) of one token; `order` brings 64 columns into
+ * quads. */
 static void quantize_part(const float *x, uint64_t cols, uint64_t k, uint64_t n, __m512i order,
                           unsigned token, float *scale, const lqt__fast_x8 *out) {
   _Alignas(64) float values[KC] = {0};
@@ -283,7 +310,8 @@ static void quantize_part(const float *x, uint64_t cols, uint64_t k, uint64_t n,
     top = _mm512_max_ps(_mm512_abs_ps(v), top);
     poison = _mm512_fmadd_ps(v, _mm512_setzero_ps(), poison);
   }
-  /* An infinity or a NaN among the activations makes the products of this part NaN. */
+  /* An infinity or a NaN among the activations makes the products of this part
+   * NaN. */
   const bool finite = _mm512_reduce_add_ps(poison) == 0.0f;
   const float most = _mm512_reduce_max_ps(top);
   float inverse = finite && most > 0.0f ? 255.0f / most : 0.0f;
