@@ -12,7 +12,7 @@
  *
  * vpdpbusd is written as assembly: from the intrinsic, GCC 12 copies
  * accumulators between registers and to the stack, which halves the speed.
- * docs/adr/0005 has the measurements. */
+ * docs/adr/0008 has the measurements. */
 #include <math.h>
 #include <string.h>
 
