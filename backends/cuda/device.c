@@ -178,8 +178,7 @@ static lqt_status start(lqt__cu_device *device, lqt_diag *diag) {
   LQT__TRY(lqt__cu_check(device, driver->StreamCreate(&device->stream, CU_STREAM_NON_BLOCKING),
                          "create a stream", diag));
   LQT__TRY(lqt__cu_memory(device, LQT__CU_COUNTERS * 4, "counters", &device->counters, diag));
-  return lqt__cu_check(device, driver->MemsetD8(device->counters, 0, LQT__CU_COUNTERS * 4),
-                       "clear the counters", diag);
+  return lqt__cu_clear(device, device->counters, LQT__CU_COUNTERS * 4, diag);
 }
 
 static void device_close(lqt_device *base) {
@@ -338,6 +337,31 @@ lqt_status lqt__cu_run(lqt__cu_device *device, const lqt__cu_launch *launch, lqt
       launch->name, diag);
 }
 
+static lqt_status wait(lqt__cu_device *device, const char *doing, lqt_diag *diag) {
+  return lqt__cu_check(device, device->driver->StreamSynchronize(device->stream), doing, diag);
+}
+
+lqt_status lqt__cu_copy_in(lqt__cu_device *device, CUdeviceptr to, const void *from, uint64_t bytes,
+                           lqt_diag *diag) {
+  if (bytes == 0) return LQT_OK;
+  LQT__TRY(lqt__cu_check(device, device->driver->MemcpyHtoDAsync(to, from, bytes, device->stream),
+                         "copy to the device", diag));
+  return wait(device, "copy to the device", diag);
+}
+
+lqt_status lqt__cu_copy_out(lqt__cu_device *device, void *to, CUdeviceptr from, uint64_t bytes,
+                            lqt_diag *diag) {
+  if (bytes == 0) return LQT_OK;
+  LQT__TRY(lqt__cu_check(device, device->driver->MemcpyDtoHAsync(to, from, bytes, device->stream),
+                         "copy from the device", diag));
+  return wait(device, "copy from the device", diag);
+}
+
+lqt_status lqt__cu_clear(lqt__cu_device *device, CUdeviceptr to, uint64_t bytes, lqt_diag *diag) {
+  return lqt__cu_check(device, device->driver->MemsetD8Async(to, 0, bytes, device->stream),
+                       "clear device memory", diag);
+}
+
 static lqt_status buffer_create(lqt_device *base, uint64_t bytes, lqt_buffer **out,
                                 lqt_diag *diag) {
   lqt__cu_device *device = device_of(base);
@@ -371,9 +395,7 @@ static lqt_status buffer_write(lqt_buffer *base, uint64_t offset, const void *da
   lqt__cu_buffer *buffer = (lqt__cu_buffer *)base;
   lqt__cu_device *device = device_of(base->device);
   LQT__TRY(lqt__cu_push(device, diag));
-  lqt_status status =
-      lqt__cu_check(device, device->driver->MemcpyHtoD(buffer->data + offset, data, bytes),
-                    "copy to the device", diag);
+  lqt_status status = lqt__cu_copy_in(device, buffer->data + offset, data, bytes, diag);
   lqt__cu_pop(device);
   return status;
 }
@@ -383,9 +405,7 @@ static lqt_status buffer_read(lqt_buffer *base, uint64_t offset, void *data, uin
   lqt__cu_buffer *buffer = (lqt__cu_buffer *)base;
   lqt__cu_device *device = device_of(base->device);
   LQT__TRY(lqt__cu_push(device, diag));
-  lqt_status status =
-      lqt__cu_check(device, device->driver->MemcpyDtoH(data, buffer->data + offset, bytes),
-                    "copy from the device", diag);
+  lqt_status status = lqt__cu_copy_out(device, data, buffer->data + offset, bytes, diag);
   lqt__cu_pop(device);
   return status;
 }

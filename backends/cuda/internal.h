@@ -26,9 +26,9 @@
   X(MemGetInfo, cuMemGetInfo_v2)                           \
   X(MemAlloc, cuMemAlloc_v2)                               \
   X(MemFree, cuMemFree_v2)                                 \
-  X(MemcpyHtoD, cuMemcpyHtoD_v2)                           \
-  X(MemcpyDtoH, cuMemcpyDtoH_v2)                           \
-  X(MemsetD8, cuMemsetD8_v2)                               \
+  X(MemcpyHtoDAsync, cuMemcpyHtoDAsync_v2)                 \
+  X(MemcpyDtoHAsync, cuMemcpyDtoHAsync_v2)                 \
+  X(MemsetD8Async, cuMemsetD8Async)                        \
   X(ModuleLoadData, cuModuleLoadData)                      \
   X(ModuleUnload, cuModuleUnload)                          \
   X(ModuleGetFunction, cuModuleGetFunction)                \
@@ -122,6 +122,15 @@ lqt_status lqt__cu_check(const lqt__cu_device *device, CUresult result, const ch
 lqt_status lqt__cu_push(lqt__cu_device *device, lqt_diag *diag);
 void lqt__cu_pop(lqt__cu_device *device);
 
+/* Copies and clears in the order of the device's stream. The plain copies of the driver may return
+ * before the bytes have arrived, and the stream does not wait for them. The copies return when
+ * done.
+ */
+lqt_status lqt__cu_copy_in(lqt__cu_device *device, CUdeviceptr to, const void *from, uint64_t bytes,
+                           lqt_diag *diag);
+lqt_status lqt__cu_copy_out(lqt__cu_device *device, void *to, CUdeviceptr from, uint64_t bytes,
+                            lqt_diag *diag);
+lqt_status lqt__cu_clear(lqt__cu_device *device, CUdeviceptr to, uint64_t bytes, lqt_diag *diag);
 lqt_status lqt__cu_memory(lqt__cu_device *device, uint64_t bytes, const char *what,
                           CUdeviceptr *out, lqt_diag *diag);
 /* Scratch memory of at least `bytes`; what stood in it is lost. */

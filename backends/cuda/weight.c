@@ -47,22 +47,15 @@ static lqt_status block(lqt__cu_weight *weight, uint64_t bytes, uint64_t *out, l
   return LQT_OK;
 }
 
-static lqt_status copy_in(lqt__cu_device *device, CUdeviceptr to, const void *from, uint64_t bytes,
-                          lqt_diag *diag) {
-  if (bytes == 0) return LQT_OK;
-  return lqt__cu_check(device, device->driver->MemcpyHtoD(to, from, bytes), "copy a weight", diag);
-}
-
 /* A block with a copy of `bytes` host bytes and `pad` zero bytes behind them. */
 static lqt_status upload(lqt__cu_weight *weight, const void *from, uint64_t bytes, uint64_t pad,
                          uint64_t *out, lqt_diag *diag) {
   lqt__cu_device *device = owner(weight);
   LQT__TRY(block(weight, bytes + pad, out, diag));
   if (pad != 0) {
-    LQT__TRY(lqt__cu_check(device, device->driver->MemsetD8(*out + bytes, 0, pad), "clear a weight",
-                           diag));
+    LQT__TRY(lqt__cu_clear(device, *out + bytes, pad, diag));
   }
-  return copy_in(device, *out, from, bytes, diag);
+  return lqt__cu_copy_in(device, *out, from, bytes, diag);
 }
 
 static lqt_status wait(lqt__cu_device *device, lqt_diag *diag) {
@@ -134,7 +127,7 @@ static lqt_status upload_stream(lqt__cu_weight *weight, const lqt_index_view *in
   lqt__cu_pack args = pack_args(weight, stream);
   args.from = staging;
   args.to = stream->data;
-  lqt_status status = copy_in(device, staging, indices->data, bytes, diag);
+  lqt_status status = lqt__cu_copy_in(device, staging, indices->data, bytes, diag);
   if (status == LQT_OK) status = pack(device, "lqt_pack_indices", packed / 4, &args, diag);
   (void)device->driver->MemFree(staging);
   if (status != LQT_OK) return status;
@@ -171,11 +164,10 @@ static lqt_status upload_scales(lqt__cu_weight *weight, const lqt_weight_desc *d
   uint64_t per_row = desc->group_size < 64 ? 512 / desc->group_size : 8u >> view->group_shift;
   uint64_t bytes = (uint64_t)view->tiles * view->blocks * 16 * per_row * 2;
   LQT__TRY(block(weight, bytes, &view->scales, diag));
-  LQT__TRY(lqt__cu_check(device, device->driver->MemsetD8(view->scales, 0, bytes),
-                         "clear the scales", diag));
+  LQT__TRY(lqt__cu_clear(device, view->scales, bytes, diag));
   CUdeviceptr staging;
   LQT__TRY(lqt__cu_memory(device, count * 2, "the upload of a weight", &staging, diag));
-  lqt_status status = copy_in(device, staging, desc->group_scales, count * 2, diag);
+  lqt_status status = lqt__cu_copy_in(device, staging, desc->group_scales, count * 2, diag);
   if (status == LQT_OK) status = scatter_scales(weight, staging, 0, count, diag);
   (void)device->driver->MemFree(staging);
   return status;
@@ -321,7 +313,7 @@ static lqt_status patch_packed(lqt__cu_weight *weight, const lqt_weight_patch *p
   uint64_t bytes = patch->count * lqt__weight_part_size(&weight->base.shape, patch->part);
   CUdeviceptr staging;
   LQT__TRY(lqt__cu_memory(device, bytes, "a patch", &staging, diag));
-  lqt_status status = copy_in(device, staging, patch->data, bytes, diag);
+  lqt_status status = lqt__cu_copy_in(device, staging, patch->data, bytes, diag);
   if (status == LQT_OK && patch->part == LQT_PART_GROUP_SCALES) {
     status = scatter_scales(weight, staging, patch->first, patch->count, diag);
   } else if (status == LQT_OK) {
@@ -346,13 +338,13 @@ static lqt_status patch_delta(lqt__cu_weight *weight, const lqt_weight_patch *pa
   if (view->delta_kind == LQT_DELTA_LOW_RANK) { /* A, then B */
     uint64_t a = (uint64_t)view->rows * view->delta_rank;
     uint64_t in_a = first < a ? (count < a - first ? count : a - first) : 0;
-    LQT__TRY(copy_in(device, view->delta_values + first * size, from, in_a * size, diag));
+    LQT__TRY(lqt__cu_copy_in(device, view->delta_values + first * size, from, in_a * size, diag));
     if (in_a == count) return LQT_OK;
     uint64_t b = first + in_a - a;
-    return copy_in(device, view->delta_values_b + b * size, from + in_a * size,
-                   (count - in_a) * size, diag);
+    return lqt__cu_copy_in(device, view->delta_values_b + b * size, from + in_a * size,
+                           (count - in_a) * size, diag);
   }
-  return copy_in(device, view->delta_values + first * size, from, count * size, diag);
+  return lqt__cu_copy_in(device, view->delta_values + first * size, from, count * size, diag);
 }
 
 static lqt_status patch_one(lqt__cu_weight *weight, const lqt_weight_patch *patch, lqt_diag *diag) {
@@ -365,14 +357,14 @@ static lqt_status patch_one(lqt__cu_weight *weight, const lqt_weight_patch *patc
     case LQT_PART_CODEBOOK:
     case LQT_PART_RESIDUAL: {
       lqt__cu_stream *stream = patch->part == LQT_PART_CODEBOOK ? &view->main : &view->residual;
-      LQT__TRY(copy_in(device, stream->book + at, patch->data, bytes, diag));
+      LQT__TRY(lqt__cu_copy_in(device, stream->book + at, patch->data, bytes, diag));
       return weight->fused ? expand_table(weight, stream, diag) : LQT_OK;
     }
     case LQT_PART_GROUP_SCALES:
       if (weight->fused) return patch_packed(weight, patch, diag);
-      return copy_in(device, view->scales + at, patch->data, bytes, diag);
+      return lqt__cu_copy_in(device, view->scales + at, patch->data, bytes, diag);
     case LQT_PART_ZERO_POINTS:
-      return copy_in(device, view->zero_points + at, patch->data, bytes, diag);
+      return lqt__cu_copy_in(device, view->zero_points + at, patch->data, bytes, diag);
     case LQT_PART_DELTA_VALUES:
       return patch_delta(weight, patch, diag);
     case LQT_PART_SCALE:
@@ -383,14 +375,14 @@ static lqt_status patch_one(lqt__cu_weight *weight, const lqt_weight_patch *patc
       return LQT_OK;
     case LQT_PART_INDICES:
       if (weight->fused) return patch_packed(weight, patch, diag);
-      return copy_in(device, view->main.data + at, patch->data, bytes, diag);
+      return lqt__cu_copy_in(device, view->main.data + at, patch->data, bytes, diag);
     case LQT_PART_RESIDUAL_INDICES:
       if (weight->fused) return patch_packed(weight, patch, diag);
-      return copy_in(device, view->residual.data + at, patch->data, bytes, diag);
+      return lqt__cu_copy_in(device, view->residual.data + at, patch->data, bytes, diag);
     case LQT_PART_MASK:
-      return copy_in(device, view->mask + at, patch->data, bytes, diag);
+      return lqt__cu_copy_in(device, view->mask + at, patch->data, bytes, diag);
     case LQT_PART_PLAIN:
-      return copy_in(device, view->main.data + at, patch->data, bytes, diag);
+      return lqt__cu_copy_in(device, view->main.data + at, patch->data, bytes, diag);
     default:
       return lqt__fail(diag, LQT_INVALID_ARGUMENT, "patch", "unknown part %d", (int)patch->part);
   }
