@@ -4,6 +4,7 @@
 #
 #   bench/run.sh [DEVICE...]     (default: every device that `lqt devices` lists)
 #   LQT=path/to/lqt              use this program instead of building one
+#   LQT_BENCH_OPTIONS="--threads 1"  more options of lqt bench ops
 #   LQT_BENCH_MODEL=model.lqt    measure this model too (repeat with a colon-separated list)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,7 +43,7 @@ for device in "${devices[@]}"; do
   name=${device//[^a-z0-9]/-}
   echo "== $device"
   "$LQT" selftest --device "$device" --json >"$out/selftest-$name.json" || { failed=1; echo "selftest failed; see $out/selftest-$name.json"; continue; }
-  "$LQT" bench ops --device "$device" --json >"$out/ops-$name.json"
+  "$LQT" bench ops --device "$device" ${LQT_BENCH_OPTIONS:-} --json >"$out/ops-$name.json"
   for model in "${models[@]}"; do
     "$LQT" bench session "$model" --device "$device" --json >"$out/session-$name-$(basename "$model" .lqt).json"
   done
