@@ -6,33 +6,9 @@
 #include "common.h"
 
 static const tool_command *const commands[] = {
-#ifdef TOOL_QUANT
-    &tool_quantize,
-#endif
-#ifdef TOOL_MODEL
-    &tool_inspect,       &tool_validate,
-#endif
-#ifdef TOOL_EXEC
-    &tool_run,           &tool_eval,
-#endif
-#ifdef TOOL_EDIT
-    &tool_edit_codebook,
-#endif
-#ifdef TOOL_BENCH
-    &tool_bench_ops,
-#endif
-#ifdef TOOL_EXEC
-    &tool_bench_session,
-#endif
-#ifdef TOOL_SELFTEST
-    &tool_selftest,
-#endif
-#ifdef TOOL_DEVICE
-    &tool_devices,
-#endif
-#ifdef TOOL_SYNTH
-    &tool_synth,
-#endif
+    &tool_quantize, &tool_inspect,       &tool_validate,  &tool_run,
+    &tool_eval,     &tool_edit_codebook, &tool_bench_ops, &tool_bench_session,
+    &tool_selftest, &tool_devices,       &tool_synth,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

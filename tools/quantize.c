@@ -7,6 +7,7 @@ enum {
   KEY_EXPANDABLE,
   KEY_DELTAS,
   KEY_EXCLUDE,
+  KEY_CALIBRATE,
 };
 
 static const struct argp_option options[] = {
@@ -16,6 +17,10 @@ static const struct argp_option options[] = {
      0},
     {"codebook-init", KEY_INIT, "HOW", 0,
      "kmeans (default: weighted k-means refined with the scales), nf4, uniform", 0},
+    {"calibrate", KEY_CALIBRATE, "WHEN", 0,
+     "Let the model write text of its own first, and round so that errors make up for each other: "
+     "auto (default: when it is cheap in memory), off, on",
+     0},
     {"expandable-codebooks", KEY_EXPANDABLE, NULL, 0, "Reserve room for codebooks to grow", 0},
     {"add-deltas", KEY_DELTAS, NULL, 0, "Give every quantized tensor an empty sparse delta", 0},
     {"exclude", KEY_EXCLUDE, "PATTERNS", 0,
@@ -31,6 +36,7 @@ typedef struct args_type {
 static error_t parse(int key, char *text, struct argp_state *state) {
   args_type *args = state->input;
   lqt_quantize_options *out = &args->quantize.options;
+  static const char *const calibrations[] = {"auto", "off", "on", NULL};
   static const char *const inits[] = {"kmeans", "nf4", "uniform", NULL};
   switch (key) {
     case ARGP_KEY_INIT:
@@ -41,6 +47,9 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       return 0;
     case KEY_INIT:
       out->init = (lqt_codebook_init)tool_parse_word(state, "--codebook-init", text, inits);
+      return 0;
+    case KEY_CALIBRATE:
+      out->calibration = (lqt_calibration)tool_parse_word(state, "--calibrate", text, calibrations);
       return 0;
     case KEY_EXPANDABLE:
       out->expandable = true;

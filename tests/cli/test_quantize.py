@@ -51,6 +51,7 @@ class Quantize(Case):
                         ["--residual-bits", 2], ["--codebook-init", "nf4"],
                         ["--codebook-init", "uniform"], ["--outliers", 0.02], ["--add-deltas"],
                         ["--expandable-codebooks"], ["--group-size", "none"],
+                        ["--calibrate", "off"], ["--calibrate", "on"],
                         ["--exclude", "*q_proj*,*.0.mlp.*"], ["--target-bpw", 5.5]):
             report = self.lqt("quantize", self.source, self.out, *options, "--json", "-q").json()
             self.lqt("validate", self.out, "-q")
@@ -160,7 +161,7 @@ class BadSources(Case):
                               ("--embed-bits", "x"), ("--target-bpw", "0"),
                               ("--target-bpw", "nan"), ("--outliers", "0.9"), ("--scope", "layer"),
                               ("--codebook-init", "magic"), ("--threads", "-1"),
-                              ("--vector-dim", "3"), ("--seed", "one")):
+                              ("--vector-dim", "3"), ("--seed", "one"), ("--calibrate", "maybe")):
             self.refused([option, f"'{value}'"], option, value, code=WRONG_USE)
 
     def test_output_folder_is_missing(self):
