@@ -7,10 +7,10 @@ cd "$(dirname "$0")/.."
 scripts/deps.sh build
 mkdir -p build
 {
-  cmake --preset release -DBUILD_TESTING=OFF && cmake --build build/release
+  cmake --preset cpu-only -DBUILD_TESTING=OFF && cmake --build build/cpu-only
 } >build/demo.log 2>&1 || { tail -40 build/demo.log >&2; exit 1; }
 
-lqt=build/release/tools/lqt
+lqt=$PWD/build/cpu-only/tools/lqt
 source=models/classic-11m-q4.lqt
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -18,14 +18,16 @@ model=$work/model.lqt
 cp "$source" "$model"
 prompt="Once upon a time"
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 write_text() { "$lqt" run "$model" -p "$prompt" -n 48 --temp 0 --echo; }
 
 say "1. A 4-bit model writes (lqt run $source -p '$prompt' -n 48 --temp 0)"
 write_text | tee "$work/first"
 
 say "2. Its layout (lqt inspect)"
-"$lqt" inspect "$model"
+(cd "$work" && "$lqt" inspect model.lqt)
 
 # The codebook of the first layer's gate matrix, and its entry farthest from zero.
 read -r id vector value < <("$lqt" inspect "$model" --json --tensors | python3 -c '
