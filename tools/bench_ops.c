@@ -175,7 +175,7 @@ static lqt_status place_operands(const bench_args *args, lqt_device *device, lqt
   }
   if (status != LQT_OK) return status;
   uint32_t state = 12345u + tokens;
-  for (size_t i = 0; i < count; i++) x[i] = bench_random_value(&state);
+  for (size_t i = 0; i < count; i++) x[i] = bench_random_normal(&state);
   if (type == LQT_DTYPE_F32) {
     status = lqt_buffer_write(out->in, 0, x, count * size, diag);
   } else {

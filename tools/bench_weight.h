@@ -21,6 +21,8 @@ void bench_weight_destroy(bench_weight *weight);
 uint32_t bench_random(uint32_t *state);
 /* Multiples of 1/256 in (-2, 2), which float16 holds exactly. */
 float bench_random_value(uint32_t *state);
+/* Standard normal. */
+float bench_random_normal(uint32_t *state);
 /* Rounds toward zero; for finite values of float16's normal range and zero. */
 uint16_t bench_half(float value);
 
