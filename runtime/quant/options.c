@@ -71,12 +71,17 @@ lqt_status lqt__options_check(const lqt_quantize_options *o, lqt_diag *diag) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, "target-bpw",
                      "%g bits a weight: 2 to 16 are possible", o->target_bpw);
   }
+  if (o->target_bpw > 0 && (o->vector_dim != 1 || o->residual_bits != 0)) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, "target-bpw",
+                     "a target is met by scalar codebooks without residuals; leave out vector-dim "
+                     "and residual-bits");
+  }
   return LQT_OK;
 }
 
 lqt__qspec lqt__options_spec(const lqt_quantize_options *o) {
   uint32_t group = o->group_size > 0 ? o->group_size : 64;
-  return (lqt__qspec){.bits = o->bits,
+  return (lqt__qspec){.bits = o->target_bpw > 0 ? 4 : o->bits,
                       .dim = o->vector_dim,
                       .group_size = o->group_size,
                       .residual_bits = o->residual_bits,

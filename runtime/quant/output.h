@@ -30,6 +30,10 @@ typedef struct lqt__qoutput {
   lqt__writer *writer;
 } lqt__qoutput;
 
+/* Chooses width, group size and outliers of every matrix so that all quantized tensors together
+ * stay at or under `target` bits a weight. Errors: LQT_INVALID_ARGUMENT (out of reach). */
+LQT_NODISCARD lqt_status lqt__qoutput_plan(lqt__qoutput *output, double target, lqt_diag *diag);
+
 /* Lays out file->tensors, codebooks, deltas, hyperparameters and the module graph from
  * output->tensors. Sizes are final; every blob's data comes later. `file.arena` owns all of it. */
 LQT_NODISCARD lqt_status lqt__qoutput_layout(lqt__qoutput *output, const lqt__llama *llama,

@@ -50,15 +50,11 @@ static lqt_status choose_specs(lqt__quantizer *q, lqt_diag *diag) {
     if (t->tensor.ndim != 2 || is_excluded(o->exclude, t->tensor.name)) continue;
     bool embed = t->tensor.role == LQT__ROLE_EMBEDDING || t->tensor.role == LQT__ROLE_HEAD;
     t->spec = embed ? lqt__options_embed_spec(o) : lqt__options_spec(o);
-    if (t->spec.bits > 0) {
-      uint64_t weights = view.rows * view.cols;
-      t->outliers = (uint64_t)(t->spec.outliers * (double)weights);
-      q->total += weights;
-    } else {
-      t->spec = (lqt__qspec){0};
-    }
+    if (t->spec.bits == 0) t->spec = (lqt__qspec){0};
+    t->outliers = (uint64_t)(t->spec.outliers * (double)(view.rows * view.cols));
+    if (t->spec.bits > 0) q->total += view.rows * view.cols;
   }
-  return LQT_OK;
+  return o->target_bpw > 0 ? lqt__qoutput_plan(output, o->target_bpw, diag) : LQT_OK;
 }
 
 static lqt_status add_chunks(lqt__quantizer *q, lqt_diag *diag) {
