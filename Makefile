@@ -4,7 +4,7 @@
 
 help:
 	@echo "make demo      a 4-bit model writes text, is edited, and edited back"
-	@echo "make test      build and run every test (LQT_TEST_FAST=1: the dev build's tests only)"
+	@echo "make test      build and run the tests (LQT_TEST_ALL=1: sanitizers, faults, valgrind too)"
 	@echo "make bench     benchmarks of the devices of this machine; JSON in build/bench/"
 	@echo "make fuzz      fuzz every parser (SECONDS_EACH=60)"
 	@echo "make valgrind  the program's tests under valgrind"

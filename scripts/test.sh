@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Everything `make test` does, in order; stops at the first failure. LQT_TEST_FAST=1 ends after the
-# tests of the dev build. LQT_CI=1 turns warnings into errors.
+# What `make test` does, in order; stops at the first failure: the dev build's tests and the style
+# check; with LQT_TEST_ALL=1 also the exhaustive tests, the sanitizers and a short fuzzing of every
+# parser. LQT_CI=1 turns warnings into errors.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 started=$SECONDS
@@ -29,14 +30,27 @@ run_ctest() {
 
 scripts/deps.sh test vulkan
 
-step "dev build and every test"
+# Tests labelled exhaustive (each fault in turn, valgrind, the full suite on llvmpipe) take longer
+# than everything else together.
+choice=(-LE exhaustive)
+[ -z "${LQT_TEST_ALL:-}" ] || choice=()
+
+step "dev build and its tests"
 build dev
-run_ctest build/dev | tee build/summary.log
-if [ -n "${LQT_TEST_FAST:-}" ]; then exit 0; fi
+run_ctest build/dev "${choice[@]}" | tee build/summary.log
+
+step "style"
+scripts/format.sh --check
+
+if [ -z "${LQT_TEST_ALL:-}" ]; then
+  echo "not run here: exhaustive tests, sanitizers and fuzz smoke (LQT_TEST_ALL=1 make test)"
+  grep -E 'tests passed|tests failed' build/summary.log
+  exit 0
+fi
 
 step "address and undefined-behaviour sanitizers"
 build asan-ubsan
-run_ctest build/asan-ubsan -LE "slow|install"
+run_ctest build/asan-ubsan -LE "slow|install|exhaustive"
 
 step "thread sanitizer (stress tests)"
 build tsan
@@ -58,9 +72,6 @@ if command -v clang >/dev/null && echo 'int LLVMFuzzerTestOneInput(const char *d
 else
   echo "skipped: clang with libFuzzer is not installed (Debian: clang, libclang-rt-dev)"
 fi
-
-step "style"
-scripts/format.sh --check
 
 step "done"
 # The tests of the dev build decide; this is their summary, last.
