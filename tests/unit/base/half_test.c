@@ -15,6 +15,21 @@ Test(half, f16_round_trip) {
   }
 }
 
+/* Widening against the definition: a round trip alone would not see an error that narrowing undoes.
+ */
+Test(half, f16_widens_to_its_value) {
+  for (uint32_t bits = 0; bits < 0x10000; bits++) {
+    int exponent = (int)(bits >> 10 & 31);
+    float fraction = (float)(bits & 0x3ff);
+    float value = exponent == 0    ? ldexpf(fraction, -24)
+                  : exponent == 31 ? (fraction == 0 ? INFINITY : NAN)
+                                   : ldexpf(1024.0f + fraction, exponent - 25);
+    if (bits & 0x8000) value = -value;
+    float wide = lqt__f32_from_f16((uint16_t)bits);
+    cr_assert(isnan(value) ? isnan(wide) : wide == value, "%04x gave %g", bits, (double)wide);
+  }
+}
+
 /* Between two neighbours the nearer one wins, and the even one at the middle. */
 Test(half, f16_rounds_to_nearest_even) {
   for (uint32_t bits = 0; bits < 0x7bff; bits++) {
