@@ -1,5 +1,5 @@
-/* Reads tokenizer.json (Hugging Face tokenizers): byte-level BPE models. What would change the ids
- * and is not implemented is refused, never ignored. */
+/* Reads tokenizer.json (Hugging Face tokenizers): byte-level BPE models. Anything else that would
+ * change the ids is refused, never ignored. */
 #include <stdlib.h>
 #include <string.h>
 
