@@ -128,7 +128,8 @@ static lqt_status read_yarn(const reader *r, const json_t *object, lqt__rope *ro
   return read_number(r, object, "attention_factor", 1e-3, 1e3, scale, &rope->attention_factor);
 }
 
-static lqt_status read_rope_type(const reader *r, const json_t *object, lqt__rope *rope) {
+static lqt_status read_rope_type(const reader *r, const json_t *object, lqt__llama *llama) {
+  lqt__rope *rope = &llama->rope;
   const json_t *value = json_object_get(object, "rope_type");
   if (absent(value)) value = json_object_get(object, "type");
   const char *type = json_is_string(value) ? json_string_value(value) : "default";
@@ -150,10 +151,18 @@ static lqt_status read_rope_type(const reader *r, const json_t *object, lqt__rop
   } else if (strcmp(type, "yarn") == 0) {
     rope->type = LQT__ROPE_YARN;
     LQT__TRY(read_yarn(r, object, rope));
+  } else if (strcmp(type, "dynamic") == 0) {
+    /* Its frequencies are the plain ones up to the trained context, and change with every longer
+     * length, which keys in a cache cannot follow: exact up to there, and refused beyond. */
+    rope->type = LQT__ROPE_DEFAULT;
+    rope->factor = 1;
+    if (rope->original_context < llama->context) {
+      llama->context = (uint32_t)rope->original_context;
+    }
   } else {
     return lqt__fail(r->diag, LQT_UNSUPPORTED, r->where,
-                     "the rotary scaling \"%.40s\" is not supported; default, linear, llama3 and "
-                     "yarn are",
+                     "the rotary scaling \"%.40s\" is not supported; default, linear, dynamic, "
+                     "llama3 and yarn are",
                      type);
   }
   return LQT_OK;
@@ -183,7 +192,7 @@ static lqt_status read_rope(const reader *r, lqt__llama *llama) {
   if (absent(object)) return LQT_OK;
   LQT__TRY(read_number(r, object, "original_max_position_embeddings", 1, 1e9, llama->context,
                        &rope->original_context));
-  return read_rope_type(r, object, rope);
+  return read_rope_type(r, object, llama);
 }
 
 static lqt_status read_sizes(const reader *r, lqt__llama *llama) {

@@ -93,7 +93,7 @@ Test(source, refuses_other_configurations) {
       {",\"mlp_bias\":true", LQT_UNSUPPORTED, "mlp_bias"},
       {",\"quantization_config\":{}", LQT_UNSUPPORTED, "quantized already"},
       {",\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}", LQT_UNSUPPORTED, "longrope"},
-      {",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}", LQT_UNSUPPORTED, "dynamic"},
+      {",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":0}", LQT_BAD_SOURCE, "factor"},
       {",\"rope_scaling\":{\"type\":\"linear\",\"factor\":0}", LQT_BAD_SOURCE, "factor"},
       {",\"rope_theta\":\"x\"", LQT_BAD_SOURCE, "rope_theta"},
       {",\"head_dim\":0", LQT_BAD_SOURCE, "head_dim"},
@@ -116,18 +116,25 @@ Test(source, reads_rotary_spellings) {
     const char *config;
     lqt__rope_type type;
     double theta, factor, original;
+    uint32_t context; /* 0: as configured */
   } rows[] = {
-      {"", LQT__ROPE_DEFAULT, 10000, 1, 0},
-      {",\"rope_theta\":500000.0", LQT__ROPE_DEFAULT, 500000, 1, 0},
+      {"", LQT__ROPE_DEFAULT, 10000, 1, 0, 0},
+      {",\"rope_theta\":500000.0", LQT__ROPE_DEFAULT, 500000, 1, 0, 0},
       {",\"rope_parameters\":{\"rope_type\":\"default\",\"rope_theta\":20000}", LQT__ROPE_DEFAULT,
-       20000, 1, 256},
-      {",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}", LQT__ROPE_LINEAR, 10000, 4, 256},
+       20000, 1, 256, 0},
+      {",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}", LQT__ROPE_LINEAR, 10000, 4, 256,
+       0},
       {",\"rope_theta\":5e5,\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8,"
        "\"low_freq_factor\":1,\"high_freq_factor\":4,\"original_max_position_embeddings\":8192}",
-       LQT__ROPE_LLAMA3, 500000, 8, 8192},
+       LQT__ROPE_LLAMA3, 500000, 8, 8192, 0},
       {",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,"
        "\"original_max_position_embeddings\":128}",
-       LQT__ROPE_YARN, 10000, 4, 128},
+       LQT__ROPE_YARN, 10000, 4, 128, 0},
+      {",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}", LQT__ROPE_DEFAULT, 10000, 1, 256,
+       0},
+      {",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2,"
+       "\"original_max_position_embeddings\":128}",
+       LQT__ROPE_DEFAULT, 10000, 1, 128, 128},
   };
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
     hf_spec spec = hf_default();
@@ -139,6 +146,8 @@ Test(source, reads_rotary_spellings) {
     cr_assert(rope->type == rows[i].type && rope->theta == rows[i].theta &&
                   rope->factor == rows[i].factor && rope->original_context == rows[i].original,
               "row %zu", i);
+    uint32_t context = rows[i].context != 0 ? rows[i].context : 256;
+    cr_assert(source.llama.context == context, "row %zu: context %u", i, source.llama.context);
     if (rope->type == LQT__ROPE_YARN) {
       cr_assert(fabs(rope->attention_factor - (0.1 * log(4) + 1)) < 1e-12);
     }
