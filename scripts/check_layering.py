@@ -26,7 +26,7 @@ ALLOWED = {
 # import and quant work hand in hand: reading a source and quantizing it are one stream.
 EXTRA = {"quant": ["import"]}
 # Layers that a backend may use beside include/lqt and its own folder.
-BACKEND_MAY = {"base", "io", "kernel"}
+BACKEND_MAY = {"base", "io", "device", "kernel"}
 # What only backends and the layers that call them may include.
 SPI = "lqt/backend.h"
 SPI_LAYERS = {"device", "kernel", "backends", "generated"}

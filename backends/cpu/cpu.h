@@ -6,6 +6,7 @@
 
 #include "base/half.h"
 #include "base/pool.h"
+#include "device/profile.h"
 #include "fast_matmul.h"
 #include "lqt/backend.h"
 
@@ -81,12 +82,6 @@ struct lqt__cpu_attention {
 };
 size_t lqt__cpu_attention_scratch(uint32_t head_dim, unsigned width);
 
-typedef struct lqt__cpu_profile {
-  lqt_profile_entry *entries;
-  size_t count, capacity;
-  bool on;
-} lqt__cpu_profile;
-
 /* The sines and cosines of the last rope: the layers of a step all ask for the same ones. */
 typedef struct lqt__cpu_angles {
   float *values; /* cos then sin, [rows][rotary_dim] */
@@ -107,7 +102,7 @@ typedef struct lqt__cpu_device {
   float *scratch;
   size_t scratch_bytes;
   lqt__cpu_angles angles;
-  lqt__cpu_profile profile;
+  lqt__profile profile;
 } lqt__cpu_device;
 
 typedef struct lqt__cpu_buffer {

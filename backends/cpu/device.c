@@ -128,7 +128,7 @@ static void device_close(lqt_device *base) {
   lqt__free(device->angles.values);
   lqt__free(device->angles.positions);
   lqt__free(device->angles.frequencies);
-  lqt__free(device->profile.entries);
+  lqt__profile_destroy(&device->profile);
   lqt__free(device);
 }
 
@@ -181,29 +181,6 @@ static double now(void) {
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-/* Adds to the counter of (kind, label). Without memory for a new counter the time is not counted:
- * a profile must not fail a step. */
-static void profile_add(lqt__cpu_profile *profile, const lqt_op *op, double seconds) {
-  size_t i = 0;
-  while (i < profile->count && (profile->entries[i].kind != (uint32_t)op->kind ||
-                                profile->entries[i].label != op->label)) {
-    i++;
-  }
-  if (i == profile->count) {
-    if (profile->count == profile->capacity) {
-      size_t capacity = profile->capacity != 0 ? profile->capacity * 2 : 64;
-      void *grown = lqt__realloc(profile->entries, capacity * sizeof *profile->entries);
-      if (grown == NULL) return;
-      profile->entries = grown;
-      profile->capacity = capacity;
-    }
-    profile->entries[i] = (lqt_profile_entry){.kind = op->kind, .label = op->label};
-    profile->count++;
-  }
-  profile->entries[i].calls++;
-  profile->entries[i].seconds += seconds;
-}
-
 static lqt_status run_op(lqt__cpu_device *device, const lqt_op *op, lqt_diag *diag) {
   const lqt_view *activation = &op->out[0];
   if (op->kind == LQT_OP_KV_WRITE) activation = &op->in[0];
@@ -233,7 +210,7 @@ static lqt_status run(lqt_device *base, const lqt_op *ops, size_t count, lqt_dia
     status = run_op(device, &ops[i], diag);
     if (!device->profile.on) continue;
     double end = now();
-    profile_add(&device->profile, &ops[i], end - start);
+    lqt__profile_add(&device->profile, &ops[i], end - start);
     start = end;
   }
   pthread_mutex_unlock(&device->mutex);
@@ -277,10 +254,7 @@ static void profile_enable(lqt_device *base, bool on) {
 static size_t profile_take(lqt_device *base, lqt_profile_entry *out, size_t capacity) {
   lqt__cpu_device *device = lqt__cpu_device_of(base);
   pthread_mutex_lock(&device->mutex);
-  lqt__cpu_profile *profile = &device->profile;
-  size_t count = profile->count;
-  for (size_t i = 0; i < count && i < capacity; i++) out[i] = profile->entries[i];
-  profile->count = 0;
+  const size_t count = lqt__profile_take(&device->profile, out, capacity);
   pthread_mutex_unlock(&device->mutex);
   return count;
 }

@@ -196,7 +196,7 @@ static void device_close(lqt_device *base) {
     (void)driver->DevicePrimaryCtxRelease(device->device);
   }
   pthread_mutex_destroy(&device->mutex);
-  lqt__free(device->profile.entries);
+  lqt__profile_destroy(&device->profile);
   lqt__free(device);
 }
 
@@ -410,29 +410,6 @@ static lqt_status buffer_read(lqt_buffer *base, uint64_t offset, void *data, uin
   return status;
 }
 
-/* Adds to the counter of (kind, label). Without memory for a new counter the time is not counted:
- * a profile must not fail a step. */
-static void profile_add(lqt__cu_profile *profile, const lqt_op *op, double seconds) {
-  size_t i = 0;
-  while (i < profile->count && (profile->entries[i].kind != (uint32_t)op->kind ||
-                                profile->entries[i].label != op->label)) {
-    i++;
-  }
-  if (i == profile->count) {
-    if (profile->count == profile->capacity) {
-      size_t capacity = profile->capacity != 0 ? profile->capacity * 2 : 64;
-      void *grown = lqt__realloc(profile->entries, capacity * sizeof *profile->entries);
-      if (grown == NULL) return;
-      profile->entries = grown;
-      profile->capacity = capacity;
-    }
-    profile->entries[i] = (lqt_profile_entry){.kind = (uint32_t)op->kind, .label = op->label};
-    profile->count++;
-  }
-  profile->entries[i].calls++;
-  profile->entries[i].seconds += seconds;
-}
-
 /* Runs the ops one by one between events. */
 static lqt_status run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t count,
                                lqt_diag *diag) {
@@ -454,7 +431,7 @@ static lqt_status run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t
                            lqt_op_name(ops[i].kind), diag);
     float milliseconds = 0;
     if (status == LQT_OK && driver->EventElapsedTime(&milliseconds, begin, end) == CUDA_SUCCESS) {
-      profile_add(&device->profile, &ops[i], 1e-3 * (double)milliseconds);
+      lqt__profile_add(&device->profile, &ops[i], 1e-3 * (double)milliseconds);
     }
   }
   if (begin != NULL) (void)driver->EventDestroy(begin);
@@ -493,10 +470,7 @@ static void profile_enable(lqt_device *base, bool on) {
 static size_t profile_take(lqt_device *base, lqt_profile_entry *out, size_t capacity) {
   lqt__cu_device *device = device_of(base);
   pthread_mutex_lock(&device->mutex);
-  lqt__cu_profile *profile = &device->profile;
-  size_t count = profile->count;
-  for (size_t i = 0; i < count && i < capacity; i++) out[i] = profile->entries[i];
-  profile->count = 0;
+  const size_t count = lqt__profile_take(&device->profile, out, capacity);
   pthread_mutex_unlock(&device->mutex);
   return count;
 }

@@ -5,6 +5,7 @@
 #include <cuda.h>
 #include <pthread.h>
 
+#include "device/profile.h"
 #include "kernels/params.h"
 #include "lqt/backend.h"
 
@@ -73,12 +74,6 @@ typedef struct lqt__cu_function {
 
 #define LQT__CU_MAX_FUNCTIONS 256
 
-typedef struct lqt__cu_profile {
-  bool on;
-  lqt_profile_entry *entries;
-  size_t count, capacity;
-} lqt__cu_profile;
-
 typedef struct lqt__cu_device {
   lqt_device base;
   const lqt__cu_driver *driver;
@@ -93,7 +88,7 @@ typedef struct lqt__cu_device {
   CUdeviceptr scratch;
   uint64_t scratch_bytes;
   CUdeviceptr counters; /* LQT__CU_COUNTERS zeros between launches */
-  lqt__cu_profile profile;
+  lqt__profile profile;
 } lqt__cu_device;
 
 #define LQT__CU_COUNTERS 4096u

@@ -141,7 +141,7 @@ void lqt__vk_device_close(lqt_device *head) {
   pthread_mutex_destroy(&device->transfer_lock);
   pthread_mutex_destroy(&device->queue_lock);
   pthread_mutex_destroy(&device->memory.lock);
-  lqt__free(device->profile.entries);
+  lqt__profile_destroy(&device->profile.counters);
   lqt__free(device->recorded);
   lqt__free(device);
 }

@@ -78,23 +78,6 @@ static lqt_status remember(lqt__vk_device *device, const lqt_op *ops, size_t cou
   return LQT_OK;
 }
 
-static lqt_profile_entry *find_entry(lqt__vk_profile *profile, const lqt_op *op) {
-  for (size_t i = 0; i < profile->count; i++) {
-    lqt_profile_entry *entry = &profile->entries[i];
-    if (entry->kind == (uint32_t)op->kind && entry->label == op->label) return entry;
-  }
-  if (profile->count == profile->capacity) {
-    size_t capacity = profile->capacity != 0 ? profile->capacity * 2 : 64;
-    lqt_profile_entry *grown = lqt__realloc(profile->entries, capacity * sizeof *grown);
-    if (grown == NULL) return NULL;
-    profile->entries = grown;
-    profile->capacity = capacity;
-  }
-  lqt_profile_entry *entry = &profile->entries[profile->count++];
-  *entry = (lqt_profile_entry){.kind = (uint32_t)op->kind, .label = op->label};
-  return entry;
-}
-
 static lqt_status run_profiled(lqt__vk_device *device, const lqt_op *ops, size_t count,
                                lqt_diag *diag) {
   lqt__vk_profile *profile = &device->profile;
@@ -127,10 +110,8 @@ static lqt_status run_profiled(lqt__vk_device *device, const lqt_op *ops, size_t
       break;
     }
     for (size_t i = 0; i < n; i++) {
-      lqt_profile_entry *entry = find_entry(profile, &ops[first + i]);
-      if (entry == NULL) continue;
-      entry->calls++;
-      entry->seconds += (double)(times[i + 1] - times[i]) * seconds;
+      lqt__profile_add(&profile->counters, &ops[first + i],
+                       (double)(times[i + 1] - times[i]) * seconds);
     }
   }
   lqt__free(times);
@@ -139,7 +120,8 @@ static lqt_status run_profiled(lqt__vk_device *device, const lqt_op *ops, size_t
 
 lqt_status lqt__vk_run(lqt_device *head, const lqt_op *ops, size_t count, lqt_diag *diag) {
   lqt__vk_device *device = (lqt__vk_device *)head;
-  if (device->profile.on && device->physical->properties.limits.timestampComputeAndGraphics) {
+  if (device->profile.counters.on &&
+      device->physical->properties.limits.timestampComputeAndGraphics) {
     return run_profiled(device, ops, count, diag);
   }
   VkCommandBuffer commands = device->compute.commands[0];
@@ -154,13 +136,9 @@ lqt_status lqt__vk_run(lqt_device *head, const lqt_op *ops, size_t count, lqt_di
 }
 
 void lqt__vk_profile_enable(lqt_device *head, bool on) {
-  ((lqt__vk_device *)head)->profile.on = on;
+  ((lqt__vk_device *)head)->profile.counters.on = on;
 }
 
 size_t lqt__vk_profile_take(lqt_device *head, lqt_profile_entry *out, size_t capacity) {
-  lqt__vk_profile *profile = &((lqt__vk_device *)head)->profile;
-  size_t count = profile->count;
-  for (size_t i = 0; i < count && i < capacity; i++) out[i] = profile->entries[i];
-  profile->count = 0;
-  return count;
+  return lqt__profile_take(&((lqt__vk_device *)head)->profile.counters, out, capacity);
 }

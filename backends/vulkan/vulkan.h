@@ -7,6 +7,7 @@
 #include <volk.h>
 
 #include "backends/vulkan/params.h"
+#include "device/profile.h"
 #include "lqt/backend.h"
 
 /* ---- driver.c: the loader, the instance and its devices, once a process ---- */
@@ -120,10 +121,8 @@ typedef struct lqt__vk_context {
 } lqt__vk_context;
 
 typedef struct lqt__vk_profile {
-  bool on;
   VkQueryPool queries;
-  lqt_profile_entry *entries;
-  size_t count, capacity;
+  lqt__profile counters;
 } lqt__vk_profile;
 
 typedef struct lqt__vk_device {
