@@ -39,6 +39,7 @@ extern "C" {
   X(OVERFLOW, 7, "size overflows")                               \
   X(CANCELLED, 8, "cancelled")                                   \
   X(INTERNAL, 9, "internal error")                               \
+  X(NO_SPACE, 10, "the disk is full")                            \
   /* Files that were not written by us or were damaged since. */ \
   X(BAD_MAGIC, 100, "not an LQT file")                           \
   X(BAD_VERSION, 101, "unsupported format version")              \
@@ -58,6 +59,9 @@ extern "C" {
   X(BAD_TOKENIZER, 115, "bad tokenizer")                         \
   X(BAD_SOURCE, 116, "bad source model")                         \
   X(LIMIT, 117, "a limit was exceeded")                          \
+  X(BAD_JOURNAL, 118, "bad journal")                             \
+  X(BAD_SIGNATURE, 119, "signature is missing or wrong")         \
+  X(WRONG_BASE, 120, "journal of another model file")            \
   /* Devices. */                                                 \
   X(DEVICE_NOT_AVAILABLE, 200, "device not available")           \
   X(DEVICE_LOST, 201, "device lost")                             \
@@ -74,6 +78,7 @@ extern "C" {
   X(REPLACEMENT_INVALID, 306, "replacement invalid")             \
   X(CONFLICT, 307, "conflict")                                   \
   X(STALE_REVISION, 308, "stale revision")                       \
+  X(LOCKED, 309, "another writer has it open")                   \
   /* Sessions. */                                                \
   X(CONTEXT_FULL, 400, "context is full")                        \
   X(NOT_FINITE, 401, "a value is not finite")

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,53 +13,24 @@
 
 #include "base/alloc.h"
 #include "base/diag.h"
-
-static _Atomic int64_t fail_countdown = INT64_MIN; /* INT64_MIN: the environment was not read yet */
-static _Atomic uint64_t calls;
-
-/* True when this system call is to fail; errno is then ENOSPC, what a full disk says. */
-static bool injected_failure(void) {
-  atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed);
-  int64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
-  if (left == INT64_MIN) {
-    const char *text = getenv("LQT_FAIL_IO");
-    int64_t wanted = text != NULL ? strtoll(text, NULL, 10) : -1;
-    atomic_compare_exchange_strong(&fail_countdown, &left, wanted < 0 ? -1 : wanted);
-    left = atomic_load(&fail_countdown);
-  }
-  if (left < 0 || atomic_fetch_sub(&fail_countdown, 1) != 0) return false;
-  errno = ENOSPC;
-  return true;
-}
-
-void lqt__io_fail_after(int64_t countdown) {
-  atomic_store(&fail_countdown, countdown < 0 ? -1 : countdown);
-}
-
-uint64_t lqt__io_call_count(void) { return atomic_load(&calls); }
-
-static lqt_status fail_io(lqt_diag *diag, const char *path, const char *doing) {
-  int error = errno;
-  lqt_status status = error == ENOENT || error == ENOTDIR ? LQT_NOT_FOUND : LQT_IO;
-  return lqt__fail_errno(diag, status, path, error, "cannot %s", doing);
-}
+#include "io/hook.h"
+#include "io/path.h"
 
 lqt_status lqt__map_open(const char *path, lqt__map *out, lqt_diag *diag) {
   *out = (lqt__map){0};
-  int fd = injected_failure() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return fail_io(diag, path, "open the file");
+  int fd = lqt__io_fails() ? -1 : open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return lqt__fail_io(diag, path, "open the file");
   struct stat info;
   lqt_status status = LQT_OK;
-  if (injected_failure() || fstat(fd, &info) != 0) {
-    status = fail_io(diag, path, "read the file's size");
+  if (lqt__io_fails() || fstat(fd, &info) != 0) {
+    status = lqt__fail_io(diag, path, "read the file's size");
   } else if (!S_ISREG(info.st_mode)) {
     status = lqt__fail(diag, LQT_INVALID_ARGUMENT, path, "not a regular file; give a file's path");
   } else if (info.st_size > 0) {
-    void *data = injected_failure()
-                     ? MAP_FAILED
-                     : mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *data = lqt__io_fails() ? MAP_FAILED
+                                 : mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (data == MAP_FAILED) {
-      status = fail_io(diag, path, "map the file");
+      status = lqt__fail_io(diag, path, "map the file");
     } else {
       *out = (lqt__map){.data = data, .bytes = (size_t)info.st_size};
     }
@@ -101,30 +71,15 @@ static void output_free(lqt__output *output) {
   lqt__free(output);
 }
 
-/* The file that `path` names, through symbolic links, so that a link stays a link. */
-static char *resolve(const char *path) {
-  char *real = realpath(path, NULL);
-  if (real == NULL) return lqt__strdup(path);
-  char *copy = lqt__strdup(real);
-  free(real);
-  return copy;
-}
-
-static char *directory_of(const char *path) {
-  const char *slash = strrchr(path, '/');
-  if (slash == NULL) return lqt__strdup(".");
-  return lqt__strndup(path, slash == path ? 1 : (size_t)(slash - path));
-}
-
 lqt_status lqt__output_begin(const char *path, lqt__output **out, lqt_diag *diag) {
   *out = NULL;
   lqt__output *output = lqt__alloc_zero(sizeof *output);
   if (output == NULL) return lqt__fail_memory(diag, path, sizeof *output, "an output file");
   output->fd = -1;
-  output->path = resolve(path);
+  output->path = lqt__path_resolve(path);
   size_t size = output->path != NULL ? strlen(output->path) + 40 : 0;
   output->temporary = size != 0 ? lqt__alloc(size) : NULL;
-  output->directory = size != 0 ? directory_of(output->path) : NULL;
+  output->directory = size != 0 ? lqt__path_directory(output->path) : NULL;
   if (output->temporary == NULL || output->directory == NULL) {
     output_free(output);
     return lqt__fail_memory(diag, path, size, "a file name");
@@ -140,21 +95,21 @@ lqt_status lqt__output_begin(const char *path, lqt__output **out, lqt_diag *diag
   for (int attempt = 0; attempt < 100 && output->fd < 0; attempt++) {
     snprintf(output->temporary, size, "%s.tmp-%ld-%u", output->path, (long)getpid(),
              atomic_fetch_add(&serial, 1));
-    output->fd = injected_failure()
-                     ? -1
-                     : open(output->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    output->fd =
+        lqt__io_fails() ? -1 : open(output->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (output->fd < 0 && errno != EEXIST) break;
   }
   if (output->fd < 0) {
-    lqt_status status = fail_io(diag, path, "create a temporary file beside it");
+    lqt_status status = lqt__fail_io(diag, path, "create a temporary file beside it");
     output_free(output);
     return status;
   }
   if (exists && fchmod(output->fd, info.st_mode & 07777) != 0) {
-    lqt_status status = fail_io(diag, path, "give the new file the old one's mode");
+    lqt_status status = lqt__fail_io(diag, path, "give the new file the old one's mode");
     lqt__output_abort(output);
     return status;
   }
+  lqt__io_tell((lqt__io_event){.kind = LQT__IO_CREATE, .path = output->temporary});
   *out = output;
   return LQT_OK;
 }
@@ -164,9 +119,14 @@ lqt_status lqt__output_write(lqt__output *output, uint64_t offset, const void *d
   const char *from = data;
   while (bytes > 0) {
     size_t part = bytes < (1u << 30) ? bytes : (1u << 30);
-    ssize_t done = injected_failure() ? -1 : pwrite(output->fd, from, part, (off_t)offset);
+    ssize_t done = lqt__io_fails() ? -1 : pwrite(output->fd, from, part, (off_t)offset);
     if (done < 0 && errno == EINTR) continue;
-    if (done <= 0) return fail_io(diag, output->path, "write");
+    if (done <= 0) return lqt__fail_io(diag, output->path, "write");
+    lqt__io_tell((lqt__io_event){.kind = LQT__IO_WRITE,
+                                 .path = output->temporary,
+                                 .offset = offset,
+                                 .data = from,
+                                 .bytes = (size_t)done});
     from += done;
     offset += (uint64_t)done;
     bytes -= (size_t)done;
@@ -178,10 +138,10 @@ lqt_status lqt__output_read(lqt__output *output, uint64_t offset, void *data, si
                             lqt_diag *diag) {
   char *to = data;
   while (bytes > 0) {
-    ssize_t done = injected_failure() ? -1 : pread(output->fd, to, bytes, (off_t)offset);
+    ssize_t done = lqt__io_fails() ? -1 : pread(output->fd, to, bytes, (off_t)offset);
     if (done < 0 && errno == EINTR) continue;
     if (done == 0) errno = EIO;
-    if (done <= 0) return fail_io(diag, output->path, "read back what was written");
+    if (done <= 0) return lqt__fail_io(diag, output->path, "read back what was written");
     to += done;
     offset += (uint64_t)done;
     bytes -= (size_t)done;
@@ -189,28 +149,18 @@ lqt_status lqt__output_read(lqt__output *output, uint64_t offset, void *data, si
   return LQT_OK;
 }
 
-static lqt_status sync_directory(const char *path, const char *name, lqt_diag *diag) {
-  int fd = injected_failure() ? -1 : open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return fail_io(diag, path, "open its directory to sync it");
-  lqt_status status = LQT_OK;
-  if ((injected_failure() || fsync(fd) != 0) && errno != EINVAL) {
-    status = fail_io(diag, path, "sync its directory");
-  }
-  close(fd);
-  return status;
-}
-
 lqt_status lqt__output_commit(lqt__output *output, lqt_diag *diag) {
   lqt_status status = LQT_OK;
-  if (injected_failure() || fsync(output->fd) != 0) {
-    status = fail_io(diag, output->path, "sync");
-  } else if (injected_failure() || rename(output->temporary, output->path) != 0) {
-    status = fail_io(diag, output->path, "rename the finished file");
+  if (lqt__io_fails() || fsync(output->fd) != 0) {
+    status = lqt__fail_io(diag, output->path, "sync");
+  } else {
+    lqt__io_tell((lqt__io_event){.kind = LQT__IO_SYNC, .path = output->temporary});
+    status = lqt__path_rename(output->temporary, output->path, diag);
   }
   if (status != LQT_OK) {
-    unlink(output->temporary);
+    lqt__path_remove(output->temporary);
   } else {
-    status = sync_directory(output->path, output->directory, diag);
+    status = lqt__path_sync_directory(output->path, output->directory, diag);
   }
   output_free(output);
   return status;
@@ -218,7 +168,7 @@ lqt_status lqt__output_commit(lqt__output *output, lqt_diag *diag) {
 
 void lqt__output_abort(lqt__output *output) {
   if (output == NULL) return;
-  unlink(output->temporary);
+  lqt__path_remove(output->temporary);
   output_free(output);
 }
 
