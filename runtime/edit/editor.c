@@ -13,7 +13,7 @@ struct lqt_editor {
   lqt_model *model;
   lqt__overlay overlay;
   uint64_t revision;
-  lqt__change *undo; /* changes that were not undone, oldest first */
+  lqt__section_change *undo; /* changes that were not undone, oldest first */
   size_t undo_count, undo_capacity;
   lqt_engine **engines; /* attached */
   lqt__gate **gates;    /* theirs, each once, in the order of their addresses */
@@ -36,7 +36,7 @@ lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag
 void lqt_editor_destroy(lqt_editor *editor) {
   if (editor == NULL) return;
   while (editor->engine_count > 0) lqt_editor_detach(editor, editor->engines[0]);
-  for (size_t i = 0; i < editor->undo_count; i++) lqt__change_free(&editor->undo[i]);
+  for (size_t i = 0; i < editor->undo_count; i++) lqt__section_change_free(&editor->undo[i]);
   lqt__free(editor->undo);
   lqt__free(editor->engines);
   lqt__free(editor->gates);
@@ -84,20 +84,20 @@ static lqt_status catch_up_codebook(const lqt_editor *editor, lqt_engine *engine
   size_t size = lqt_dtype_size((lqt_dtype)codebook->dtype);
   uint64_t used = codebook->vectors / codebook->banks, room = codebook->capacity / codebook->banks;
   size_t bytes = ((codebook->banks - 1) * room + used) * codebook->vector_dim * size;
-  lqt__change change = {.section = LQT__SECTION_CODEBOOK,
-                        .index = index,
-                        .offset = codebook->header_bytes,
-                        .bytes = bytes,
-                        .data = lqt__alloc(2 * bytes)};
+  lqt__section_change change = {.section = LQT__SECTION_CODEBOOK,
+                                .index = index,
+                                .offset = codebook->header_bytes,
+                                .bytes = bytes,
+                                .data = lqt__alloc(2 * bytes)};
   if (change.data == NULL) return lqt__fail_memory(diag, where, 2 * bytes, "a codebook");
   memcpy(change.data, now + change.offset, bytes);
   memcpy(change.data + bytes, codebook->blob.data + change.offset, bytes);
   lqt__engine_change *patches = NULL;
   size_t count;
-  lqt_status status = lqt__change_patches(&change, editor->model, &patches, &count, diag);
+  lqt_status status = lqt__section_change_patches(&change, editor->model, &patches, &count, diag);
   if (status == LQT_OK) status = lqt__engine_apply(engine, patches, count, diag);
   lqt__free(patches);
-  lqt__change_free(&change);
+  lqt__section_change_free(&change);
   return status;
 }
 
@@ -173,13 +173,13 @@ static lqt_status apply_to_engines(lqt_editor *editor, const lqt__engine_change 
 }
 
 /* Makes a change visible everywhere as the next revision, or changes nothing. */
-static lqt_status commit(lqt_editor *editor, const lqt__change *change, uint64_t *out_revision,
-                         lqt_diag *diag) {
+static lqt_status commit(lqt_editor *editor, const lqt__section_change *change,
+                         uint64_t *out_revision, lqt_diag *diag) {
   uint8_t *section = lqt__overlay_write(&editor->overlay, change->section, change->index);
   if (section == NULL) return lqt__fail_memory(diag, where, change->bytes, "a section");
   lqt__engine_change *patches;
   size_t count;
-  LQT__TRY(lqt__change_patches(change, editor->model, &patches, &count, diag));
+  LQT__TRY(lqt__section_change_patches(change, editor->model, &patches, &count, diag));
   enter_gates(editor);
   lqt_status status = apply_to_engines(editor, patches, count, diag);
   if (status == LQT_OK) {
@@ -198,7 +198,7 @@ static lqt_status commit(lqt_editor *editor, const lqt__change *change, uint64_t
 static lqt_status reserve_undo(lqt_editor *editor, lqt_diag *diag) {
   if (editor->undo_count < editor->undo_capacity) return LQT_OK;
   size_t capacity = editor->undo_capacity * 2 + 16;
-  lqt__change *undo = lqt__realloc(editor->undo, capacity * sizeof *undo);
+  lqt__section_change *undo = lqt__realloc(editor->undo, capacity * sizeof *undo);
   if (undo == NULL) return lqt__fail_memory(diag, where, capacity * sizeof *undo, "the undo list");
   editor->undo = undo;
   editor->undo_capacity = capacity;
@@ -209,13 +209,13 @@ static lqt_status perform(lqt_editor *editor, const lqt__mutation *mutation, uin
                           lqt_diag *diag) {
   if (out_revision != NULL) *out_revision = 0;
   LQT__TRY(reserve_undo(editor, diag));
-  lqt__change change;
+  lqt__section_change change;
   LQT__TRY(lqt__mutation_validate(mutation, &editor->overlay, &change, diag));
   lqt_status status = commit(editor, &change, out_revision, diag);
   if (status == LQT_OK) {
     editor->undo[editor->undo_count++] = change;
   } else {
-    lqt__change_free(&change);
+    lqt__section_change_free(&change);
   }
   return status;
 }
@@ -237,14 +237,14 @@ lqt_status lqt_edit_undo(lqt_editor *editor, uint64_t *out_revision, lqt_diag *d
   if (editor->undo_count == 0) {
     return lqt__fail(diag, LQT_NOT_FOUND, where, "there is no edit to take back");
   }
-  lqt__change *last = &editor->undo[editor->undo_count - 1];
-  lqt__change_invert(last);
+  lqt__section_change *last = &editor->undo[editor->undo_count - 1];
+  lqt__section_change_invert(last);
   lqt_status status = commit(editor, last, out_revision, diag);
   if (status != LQT_OK) {
-    lqt__change_invert(last);
+    lqt__section_change_invert(last);
     return status;
   }
-  lqt__change_free(last);
+  lqt__section_change_free(last);
   editor->undo_count--;
   return LQT_OK;
 }

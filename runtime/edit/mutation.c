@@ -6,12 +6,12 @@
 #include "base/diag.h"
 #include "base/half.h"
 
-void lqt__change_free(lqt__change *change) {
+void lqt__section_change_free(lqt__section_change *change) {
   lqt__free(change->data);
-  *change = (lqt__change){0};
+  *change = (lqt__section_change){0};
 }
 
-void lqt__change_invert(lqt__change *change) {
+void lqt__section_change_invert(lqt__section_change *change) {
   for (size_t i = 0; i < change->bytes; i++) {
     uint8_t byte = change->data[i];
     change->data[i] = change->data[change->bytes + i];
@@ -79,7 +79,7 @@ static lqt_status encode_values(const lqt_model *model, const lqt__codebook *cod
 }
 
 static lqt_status validate_codebook_entry(const lqt__mutation *mutation,
-                                          const lqt__overlay *overlay, lqt__change *out,
+                                          const lqt__overlay *overlay, lqt__section_change *out,
                                           lqt_diag *diag) {
   const lqt_model *model = overlay->model;
   uint64_t element;
@@ -105,18 +105,19 @@ static lqt_status validate_codebook_entry(const lqt__mutation *mutation,
 }
 
 lqt_status lqt__mutation_validate(const lqt__mutation *mutation, const lqt__overlay *overlay,
-                                  lqt__change *out, lqt_diag *diag) {
-  typedef lqt_status (*validator)(const lqt__mutation *, const lqt__overlay *, lqt__change *,
-                                  lqt_diag *);
+                                  lqt__section_change *out, lqt_diag *diag) {
+  typedef lqt_status (*validator)(const lqt__mutation *, const lqt__overlay *,
+                                  lqt__section_change *, lqt_diag *);
   static const validator validators[] = {[LQT__MUTATION_CODEBOOK_ENTRY] = validate_codebook_entry};
-  *out = (lqt__change){0};
+  *out = (lqt__section_change){0};
   lqt_status status = validators[mutation->kind](mutation, overlay, out, diag);
-  if (status != LQT_OK) lqt__change_free(out);
+  if (status != LQT_OK) lqt__section_change_free(out);
   return status;
 }
 
-lqt_status lqt__change_patches(const lqt__change *change, const lqt_model *model,
-                               lqt__engine_change **out, size_t *out_count, lqt_diag *diag) {
+lqt_status lqt__section_change_patches(const lqt__section_change *change, const lqt_model *model,
+                                       lqt__engine_change **out, size_t *out_count,
+                                       lqt_diag *diag) {
   const lqt__codebook *codebook = &model->file.codebooks[change->index];
   size_t size = lqt_dtype_size((lqt_dtype)codebook->dtype), most = 0;
   for (size_t i = 0; i < model->file.tensor_count; i++) {

@@ -24,28 +24,29 @@ typedef struct lqt__mutation {
   };
 } lqt__mutation;
 
-typedef struct lqt__change {
+typedef struct lqt__section_change {
   lqt__section_kind section;
   uint32_t index;
   uint64_t offset; /* in the section */
   size_t bytes;
   uint8_t *data; /* the new bytes, then the old ones */
-} lqt__change;
+} lqt__section_change;
 
 /* Checks a mutation against the model as edited so far and writes down what it changes. The caller
  * frees *out. Errors: the statuses of lqt/edit.h, LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__mutation_validate(const lqt__mutation *mutation,
-                                                const lqt__overlay *overlay, lqt__change *out,
-                                                lqt_diag *diag);
-void lqt__change_free(lqt__change *change);
+                                                const lqt__overlay *overlay,
+                                                lqt__section_change *out, lqt_diag *diag);
+void lqt__section_change_free(lqt__section_change *change);
 /* Swaps new and old. */
-void lqt__change_invert(lqt__change *change);
+void lqt__section_change_invert(lqt__section_change *change);
 
 /* A change in the terms of an engine: one patch for each tensor that uses the section. *out is an
  * array of *out_count that the caller frees (lqt__free) and that points into the change. */
-LQT_NODISCARD lqt_status lqt__change_patches(const lqt__change *change, const lqt_model *model,
-                                             lqt__engine_change **out, size_t *out_count,
-                                             lqt_diag *diag);
+LQT_NODISCARD lqt_status lqt__section_change_patches(const lqt__section_change *change,
+                                                     const lqt_model *model,
+                                                     lqt__engine_change **out, size_t *out_count,
+                                                     lqt_diag *diag);
 
 /* Index of the codebook and of the vector's first value in its section (elements after the header).
  * Errors: LQT_NOT_FOUND, LQT_OUT_OF_RANGE. */
