@@ -42,7 +42,10 @@ if(LQT_FUZZ)
   add_link_options(-fsanitize=fuzzer-no-link)
 endif()
 if(LQT_SANITIZE)
-  add_compile_options(-fsanitize=${LQT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # -O1 (after the build type's -O2, so it wins): compiles in two thirds of the time, runs about as
+  # fast, and its reports point to the right lines.
+  add_compile_options(-fsanitize=${LQT_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer
+                      -O1)
   add_link_options(-fsanitize=${LQT_SANITIZE})
 endif()
 
