@@ -160,7 +160,8 @@ static void apply(const reject *r, uint8_t *data, const lqt__file *file, size_t 
   uint64_t value = 0;
   for (int i = r->width - 1; i >= 0; i--) value = value << 8 | p[i];
   value = r->op == ADD ? value + (uint64_t)r->value : (uint64_t)r->value;
-  for (int i = 0; i < r->width; i++) p[i] = (uint8_t)(value >> 8 * i);
+  /* Fields wider than 8 bytes get the value again and again. */
+  for (int i = 0; i < r->width; i++) p[i] = (uint8_t)(value >> 8 * (i % 8));
 }
 
 static lqt_status open_image(const uint8_t *data, size_t bytes, bool validate, lqt_diag *diag) {
