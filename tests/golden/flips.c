@@ -2,10 +2,10 @@
  *
  *   flips COUNT [SEED]
  *
- * A plain main that shares the flips over as many processes as there are cores: one whole validation
- * reads the file three times (two digests and the CRC), so this one stops it, by its progress
- * callback, as soon as there is a finding. Every thousandth flip runs to the end and must also be
- * returned as a status. */
+ * A plain main that shares the flips over as many processes as there are cores: one whole
+ * validation reads the file three times (two digests and the CRC), so this one stops it, by its
+ * progress callback, as soon as there is a finding. Every thousandth flip runs to the end and must
+ * also be returned as a status. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
