@@ -2,7 +2,8 @@
 #
 #   lqt_add_unit_test(name SOURCES a.c ... [LABELS slow ...] [LIBRARIES ...] [TIMEOUT seconds]
 #                     [ENVIRONMENT A=b ...])
-#       one Criterion executable, one ctest. Nothing when Criterion is missing.
+#       one Criterion executable, one ctest. Nothing when Criterion is missing. Times are limited
+#       here: Criterion's own .timeout leaks now and then, which the address sanitizer reports.
 #   lqt_add_stress_test(name SOURCES ... [LABELS ...] [TIMEOUT seconds] [ARGS ...])
 #       a plain main that returns 0 on success; runs under ThreadSanitizer too.
 #   lqt_add_fuzz_target(name SOURCES ... [CORPUS folder] [DICTIONARY file])

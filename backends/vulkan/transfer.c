@@ -153,6 +153,7 @@ lqt_status lqt__vk_upload_many(lqt__vk_device *device, const lqt__vk_copy *copie
   if (bytes == 0) return LQT_OK;
   if (device->memory.direct) {
     for (size_t i = 0; i < count; i++) {
+      if (copies[i].bytes == 0) continue; /* its data may be NULL */
       memcpy(copies[i].to->mapped + copies[i].offset, copies[i].data, copies[i].bytes);
     }
     return LQT_OK;

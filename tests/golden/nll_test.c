@@ -52,5 +52,5 @@ static void check_nll(const char *name, double wanted) {
   golden_close(&g);
 }
 
-Test(nll, classic_28m, .timeout = 1200) { check_nll("classic-28m", 3.37724); }
-Test(nll, classic_11m, .timeout = 1200) { check_nll("classic-11m", 3.23238); }
+Test(nll, classic_28m) { check_nll("classic-28m", 3.37724); }
+Test(nll, classic_11m) { check_nll("classic-11m", 3.23238); }

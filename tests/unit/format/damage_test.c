@@ -47,7 +47,7 @@ static lqt_status validate(void) {
   return status;
 }
 
-Test(damage, a_hundred_thousand_flipped_bits, .timeout = 600) {
+Test(damage, a_hundred_thousand_flipped_bits) {
   lqt__random random = lqt__random_seed(7);
   cr_assert_eq(validate(), LQT_OK);
   for (int i = 0; i < 100000; i++) {

@@ -26,7 +26,7 @@ static void remove_folder(void) {
   rmdir(folder);
 }
 
-TestSuite(failure, .init = make_folder, .fini = remove_folder, .timeout = 120);
+TestSuite(failure, .init = make_folder, .fini = remove_folder);
 
 static size_t count_files(void) {
   DIR *stream = opendir(folder);

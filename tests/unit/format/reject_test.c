@@ -192,7 +192,7 @@ static uint8_t *make_image(const char *graph, size_t *bytes) {
   return data;
 }
 
-Test(reject, every_case_has_its_status, .timeout = 60) {
+Test(reject, every_case_has_its_status) {
   size_t bytes, failures = 0;
   uint8_t *data = make_image(NULL, &bytes);
   uint8_t *copy = lqt__alloc_aligned(bytes, 64);
@@ -259,7 +259,7 @@ static const graph_reject graph_rejects[] = {
 
 enum { GRAPH_REJECTS = sizeof graph_rejects / sizeof graph_rejects[0] };
 
-Test(reject, every_graph_has_its_status, .timeout = 60) {
+Test(reject, every_graph_has_its_status) {
   size_t failures = 0;
   for (size_t i = 0; i < GRAPH_REJECTS; i++) {
     const graph_reject *r = &graph_rejects[i];
@@ -287,7 +287,7 @@ Test(reject, there_are_at_least_two_hundred) {
 }
 
 /* Every prefix of the file is refused. */
-Test(reject, every_truncation, .timeout = 120) {
+Test(reject, every_truncation) {
   size_t bytes;
   uint8_t *data = make_image(NULL, &bytes);
   for (size_t size = 0; size < bytes; size++) {

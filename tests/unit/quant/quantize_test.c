@@ -138,7 +138,7 @@ Test(quantize, parts_pay_for_themselves) {
 }
 
 /* Every kind of file that the options can ask for is valid and means what the report says. */
-Test(quantize, every_combination, .timeout = 300) {
+Test(quantize, every_combination) {
   static const struct {
     uint32_t bits, dim, residual;
   } kinds[] = {{2, 1, 0}, {3, 1, 2}, {4, 1, 0}, {4, 2, 0}, {8, 1, 0}, {3, 4, 3}, {8, 2, 8}};
@@ -183,7 +183,7 @@ static char *bytes_of(const lqt_quantize_options *o, const char *folder, size_t 
   return hf_read(path, out_bytes);
 }
 
-Test(quantize, same_file_for_every_number_of_threads, .timeout = 120) {
+Test(quantize, same_file_for_every_number_of_threads) {
   hf_spec spec = hf_default();
   char folder[128];
   snprintf(folder, sizeof folder, "%s", hf_create(&spec));
@@ -315,7 +315,7 @@ Test(quantize, can_be_cancelled) {
 }
 
 /* Every allocation and every system call failed once in turn: no file, or a whole one. */
-Test(quantize, survives_faults, .timeout = 300) {
+Test(quantize, survives_faults) {
   hf_spec spec = hf_default();
   spec.layers = 1;
   spec.hidden = 32;

@@ -93,7 +93,7 @@ Test(device, a_result_becomes_a_status_and_its_number) {
 
 /* Every allocation of opening, filling, running and closing fails once; nothing is left behind
  * (the leak checker of the sanitizer build looks). */
-Test(device, survives_failed_allocations, .timeout = 110) {
+Test(device, survives_failed_allocations) {
   vulkan_close(vulkan_open());
   float data[64] = {1};
   lqt_weight_desc desc = {.size = sizeof desc,

@@ -30,7 +30,7 @@ static void check_forward(const tiny_spec *spec, const char *what) {
   fixture_close(&f);
 }
 
-Test(session, forward_equals_the_reference, .timeout = 100) {
+Test(session, forward_equals_the_reference) {
   vulkan_close(vulkan_open());
   tiny_spec spec = tiny_default();
   check_forward(&spec, "llama");
@@ -92,7 +92,7 @@ static int32_t top(const float *logits, uint32_t vocab, float *out_gap) {
 
 /* The embedded model writes on Vulkan what it writes on the CPU, until two tokens are as good as
  * equal. */
-Test(session, greedy_text_equals_the_cpus, .timeout = 100) {
+Test(session, greedy_text_equals_the_cpus) {
   char path[512];
   vulkan_close(vulkan_open());
   if (!test_source_path("models/classic-11m-q4.lqt", path, sizeof path)) {
