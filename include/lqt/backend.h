@@ -9,6 +9,7 @@
 
 #include "lqt/device.h"
 #include "lqt/op.h"
+#include "lqt/patch.h"
 #include "lqt/weight.h"
 
 #ifdef __cplusplus
@@ -39,6 +40,13 @@ struct lqt_weight {
   lqt_weight_desc shape; /* sizes and kinds of the canonical weight; every pointer in it is NULL */
   uint32_t parts;        /* 1u << part for every lqt_weight_part that the weight has */
   uint64_t bytes;        /* see lqt_weight_bytes */
+  uint32_t refs;         /* atomic, runtime's: engines and patches that hold it */
+};
+struct lqt_patch {
+  lqt_device *device;
+  uint64_t bytes;       /* device memory that it takes; the backend's to fill */
+  lqt_weight **weights; /* runtime's: those it changes, kept alive by it */
+  size_t weight_count;
 };
 
 struct lqt_backend {
@@ -74,6 +82,35 @@ struct lqt_backend {
 
   void (*profile_enable)(lqt_device *device, bool on);
   size_t (*profile_take)(lqt_device *device, lqt_profile_entry *out, size_t capacity);
+
+  /* ---- Staged patches (lqt/patch.h). The four patch slots are all there or all NULL; without them
+   * the runtime keeps patches on the host and applies them by weight_patch. ---- */
+
+  /* Brings changes, which were checked and do not overlap, to memory beside the live weights. Runs
+   * beside `run` on another thread and must not hold it up: a copy queue of its own, a ring of
+   * pinned halves of which one fills while the other is under way, no call that waits for the
+   * compute queue. Returns when the host bytes are not needed any more; they may still be under
+   * way. Patches are staged by one thread at a time per device. `old_data` may be ignored. */
+  lqt_status (*patch_create)(lqt_device *device, const lqt_patch_change *changes, size_t count,
+                             lqt_patch **out, lqt_diag *diag);
+  /* Returns when all bytes are on the device. */
+  lqt_status (*patch_wait)(lqt_patch *patch, lqt_diag *diag);
+  /* Exchanges staged and live bytes in the order of the compute queue; a second call exchanges them
+   * back. Addresses stay what they are, so recorded programs stay valid; whatever is derived from
+   * the bytes (expanded tables) is made again. Full dependencies on both sides: nothing that later
+   * ops read of a weight, prefetches included, may be fetched before the exchange is done. Never
+   * called beside `run`. Other patches of the same bytes may have been flipped since this one was
+   * created: what is exchanged is what is live now. Fails only when the device does. */
+  lqt_status (*patch_flip)(lqt_patch *patch, lqt_diag *diag);
+  void (*patch_destroy)(lqt_patch *patch);
+
+  /* A number made from every byte of the weight's device form, the derived ones included: equal for
+   * a patched weight and for one created with those values. May be NULL. */
+  lqt_status (*weight_digest)(lqt_weight *weight, uint64_t *out_digest, lqt_diag *diag);
+  /* Host memory that patch_create and buffer_write read at full speed (page-locked). May be NULL:
+   * the runtime then gives plain memory. */
+  void *(*host_alloc)(lqt_device *device, uint64_t bytes);
+  void (*host_free)(lqt_device *device, void *memory);
 };
 
 #ifdef __cplusplus

@@ -6,6 +6,7 @@
 #include "lqt/edit.h"
 #include "lqt/model.h"
 #include "lqt/op.h"
+#include "lqt/patch.h"
 #include "lqt/quantize.h"
 #include "lqt/selftest.h"
 #include "lqt/session.h"

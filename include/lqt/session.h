@@ -28,6 +28,10 @@ LQT_API uint64_t lqt_engine_weight_bytes(const lqt_engine *engine);
 LQT_API uint64_t lqt_engine_step_bytes(const lqt_engine *engine);
 /* The revision that the next step runs at: 0 as loaded, then one more an edit. Threads: any. */
 LQT_API uint64_t lqt_engine_revision(const lqt_engine *engine);
+/* How much of what edits replaced stays on the device, so that taking the last ones back copies
+ * nothing: at most `revisions` edits and `bytes` of device memory (16 and 64 MiB at first). Older
+ * ones are taken back from the editor's own copy. Threads: any. */
+LQT_API void lqt_engine_set_undo(lqt_engine *engine, uint32_t revisions, uint64_t bytes);
 
 typedef struct lqt_session_options {
   uint32_t size;          /* sizeof(lqt_session_options) */

@@ -1,30 +1,71 @@
 #include "exec/engine.h"
 
+#include <string.h>
+
 #include "base/diag.h"
+#include "kernel/weight.h"
 
 static const char *const where = "engine";
 
+enum { DEFAULT_UNDO_REVISIONS = 16, DEFAULT_UNDO_BYTES = 64 << 20 };
+
 static lqt_status upload_weight(lqt_engine *engine, size_t tensor, lqt_diag *diag) {
   lqt_weight_desc desc;
-  LQT__TRY(lqt_model_weight(engine->model, tensor, &desc, diag));
+  LQT__TRY(lqt_model_weight(engine->current, tensor, &desc, diag));
   lqt_status status = lqt_weight_create(engine->device, &desc, &engine->weights[tensor], diag);
   if (status != LQT_OK) {
     engine->weights[tensor] = NULL;
     if (diag != NULL) {
       /* The device knows nothing of names. */
       lqt_diag copy = *diag;
-      const char *name = engine->model->file.tensors[tensor].name;
+      const char *name = engine->current->file.tensors[tensor].name;
       (void)lqt__fail(diag, status, name, "%s", copy.what);
       diag->native = copy.native;
     }
     return status;
   }
+  return LQT_OK;
+}
+
+/* What a build may take from a live engine. */
+typedef struct shared_weights {
+  const lqt_engine *live;
+  const uint32_t *changed;
+  size_t count;
+} shared_weights;
+
+static lqt_weight *find_shared(const lqt_engine *engine, const shared_weights *shared,
+                               size_t tensor) {
+  const lqt_engine *live = shared->live;
+  if (live == NULL) return NULL;
+  for (size_t i = 0; i < shared->count; i++) {
+    if (shared->changed[i] == tensor) return NULL;
+  }
+  const char *name = engine->current->file.tensors[tensor].name;
+  size_t at = tensor; /* mostly it stands where it stood */
+  if (at >= live->weight_count || strcmp(live->current->file.tensors[at].name, name) != 0) {
+    ptrdiff_t found = lqt__file_find_tensor(&live->current->file, name);
+    if (found < 0) return NULL;
+    at = (size_t)found;
+  }
+  return live->weights[at];
+}
+
+static lqt_status take_weight(lqt_engine *engine, const shared_weights *shared, size_t tensor,
+                              lqt_diag *diag) {
+  if (engine->weights[tensor] != NULL) return LQT_OK;
+  lqt_weight *weight = find_shared(engine, shared, tensor);
+  if (weight != NULL) {
+    engine->weights[tensor] = lqt__weight_retain(weight);
+  } else {
+    LQT__TRY(upload_weight(engine, tensor, diag));
+  }
   engine->weight_bytes += lqt_weight_bytes(engine->weights[tensor]);
   return LQT_OK;
 }
 
-static lqt_status upload_weights(lqt_engine *engine, lqt_diag *diag) {
-  engine->weight_count = engine->model->file.tensor_count;
+static lqt_status upload_weights(lqt_engine *engine, const shared_weights *shared, lqt_diag *diag) {
+  engine->weight_count = engine->current->file.tensor_count;
   engine->weights = lqt__alloc_array(engine->weight_count, sizeof *engine->weights);
   if (engine->weights == NULL) {
     return lqt__fail_memory(diag, where, engine->weight_count * sizeof *engine->weights,
@@ -35,7 +76,7 @@ static lqt_status upload_weights(lqt_engine *engine, lqt_diag *diag) {
     for (size_t i = 0; i < LQT_OP_MAX_OUT; i++) {
       ptrdiff_t tensor = plan->ops[k].weight[i];
       if (tensor < 0) continue;
-      if (engine->weights[tensor] == NULL) LQT__TRY(upload_weight(engine, (size_t)tensor, diag));
+      LQT__TRY(take_weight(engine, shared, (size_t)tensor, diag));
       if (plan->ops[k].op.kind == LQT_OP_MATMUL) {
         engine->step_bytes += lqt_weight_bytes(engine->weights[tensor]);
       }
@@ -61,7 +102,7 @@ static lqt_status find_limits(lqt_engine *engine, lqt_diag *diag) {
   }
   engine->vocab_size = (uint32_t)vocab;
   lqt_model_info info;
-  lqt_model_get_info(engine->model, &info);
+  lqt_model_get_info(engine->current, &info);
   engine->context = info.context;
   if (plan->position_limit < INT32_MAX &&
       (engine->context == 0 || plan->position_limit < engine->context)) {
@@ -70,15 +111,25 @@ static lqt_status find_limits(lqt_engine *engine, lqt_diag *diag) {
   return LQT_OK;
 }
 
-static lqt_status engine_init(lqt_engine *engine, lqt_diag *diag) {
-  engine->gate = lqt__gate_get(engine->device);
-  if (engine->gate == NULL) return lqt__fail_memory(diag, where, 0, "the gate");
+lqt_status lqt__engine_build(lqt_engine *engine, const lqt_engine *live, const uint32_t *changed,
+                             size_t count, lqt_diag *diag) {
   lqt_device_info info;
   lqt_device_get_info(engine->device, &info);
-  LQT__TRY(lqt__plan_create(engine->model, info.activation, &engine->plan, diag));
+  LQT__TRY(lqt__plan_create(engine->current, info.activation, &engine->plan, diag));
   LQT__TRY(find_limits(engine, diag));
-  LQT__TRY(upload_weights(engine, diag));
+  LQT__TRY(upload_weights(engine, &(shared_weights){live, changed, count}, diag));
   return upload_constants(engine, diag);
+}
+
+void lqt__engine_unbuild(lqt_engine *engine) {
+  for (size_t i = 0; engine->weights != NULL && i < engine->weight_count; i++) {
+    lqt_weight_destroy(engine->weights[i]);
+  }
+  lqt__free(engine->weights);
+  engine->weights = NULL;
+  lqt_buffer_destroy(engine->constants);
+  engine->constants = NULL;
+  lqt__plan_free(&engine->plan);
 }
 
 lqt_status lqt_engine_create(lqt_model *model, lqt_device *device, lqt_engine **out_engine,
@@ -92,7 +143,12 @@ lqt_status lqt_engine_create(lqt_model *model, lqt_device *device, lqt_engine **
   if (engine == NULL) return lqt__fail_memory(diag, where, sizeof *engine, "an engine");
   engine->model = lqt_model_retain(model);
   engine->device = lqt_device_retain(device);
-  lqt_status status = engine_init(engine, diag);
+  engine->current = lqt_model_retain(model);
+  engine->undo_revisions = DEFAULT_UNDO_REVISIONS;
+  engine->undo_bytes = DEFAULT_UNDO_BYTES;
+  engine->gate = lqt__gate_get(device);
+  lqt_status status = engine->gate != NULL ? lqt__engine_build(engine, NULL, NULL, 0, diag)
+                                           : lqt__fail_memory(diag, where, 0, "the gate");
   if (status == LQT_OK) {
     *out_engine = engine;
   } else {
@@ -103,14 +159,12 @@ lqt_status lqt_engine_create(lqt_model *model, lqt_device *device, lqt_engine **
 
 void lqt_engine_destroy(lqt_engine *engine) {
   if (engine == NULL) return;
-  for (size_t i = 0; engine->weights != NULL && i < engine->weight_count; i++) {
-    lqt_weight_destroy(engine->weights[i]);
-  }
-  lqt__free(engine->weights);
-  lqt_buffer_destroy(engine->constants);
-  lqt__plan_free(&engine->plan);
+  engine->undo_revisions = 0;
+  lqt__engine_trim_undo(engine);
+  lqt__engine_unbuild(engine);
   lqt__gate_put(engine->gate);
   lqt_device_release(engine->device);
+  lqt_model_release(engine->current);
   lqt_model_release(engine->model);
   lqt__free(engine);
 }
@@ -122,6 +176,14 @@ uint32_t lqt_engine_context(const lqt_engine *engine) { return engine->context; 
 uint64_t lqt_engine_weight_bytes(const lqt_engine *engine) { return engine->weight_bytes; }
 uint64_t lqt_engine_step_bytes(const lqt_engine *engine) { return engine->step_bytes; }
 uint64_t lqt_engine_revision(const lqt_engine *engine) { return atomic_load(&engine->revision); }
+
+void lqt_engine_set_undo(lqt_engine *engine, uint32_t revisions, uint64_t bytes) {
+  lqt__gate_enter(engine->gate);
+  engine->undo_revisions = revisions;
+  engine->undo_bytes = bytes;
+  lqt__engine_trim_undo(engine);
+  lqt__gate_leave(engine->gate);
+}
 
 /* Changes [0, count) in order, or back from the last to the first. */
 static lqt_status patch_one(lqt_engine *engine, const lqt__engine_change *change, bool back,

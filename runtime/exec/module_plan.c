@@ -35,6 +35,7 @@ static lqt_status load_vector(lqt__builder *b, ptrdiff_t tensor, uint64_t count,
                      "norms and biases in codebook form are not run: keep them in f32 or f16");
   }
   float *data;
+  if (!lqt__builder_constant_tensor(b, (size_t)tensor)) return LQT_OUT_OF_MEMORY;
   *out = lqt__builder_constant(b, count, &data);
   if (*out == 0) return LQT_OUT_OF_MEMORY;
   return lqt_weight_desc_row(&desc, 0, 0, count, data);

@@ -71,6 +71,20 @@ uint32_t lqt__builder_constant(lqt__builder *b, size_t count, float **out_data) 
   return value;
 }
 
+bool lqt__builder_constant_tensor(lqt__builder *b, size_t tensor) {
+  lqt__plan *plan = b->plan;
+  void *data = plan->constant_tensors;
+  bool room = reserve(&data, &plan->constant_tensor_capacity, plan->constant_tensor_count, 1,
+                      sizeof *plan->constant_tensors);
+  plan->constant_tensors = data;
+  if (room) {
+    plan->constant_tensors[plan->constant_tensor_count++] = (uint32_t)tensor;
+  } else {
+    no_memory(b, sizeof *plan->constant_tensors);
+  }
+  return room;
+}
+
 /* ---- From modules to ops ---- */
 
 static lqt_status graph_inputs(lqt__builder *b, uint32_t *values) {
@@ -317,6 +331,7 @@ void lqt__plan_free(lqt__plan *plan) {
   lqt__free(plan->values);
   lqt__free(plan->ops);
   lqt__free(plan->constants);
+  lqt__free(plan->constant_tensors);
   *plan = (lqt__plan){0};
 }
 

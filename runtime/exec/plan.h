@@ -48,6 +48,8 @@ typedef struct lqt__plan {
   uint32_t logits;     /* value */
   float *constants;
   size_t constant_count, constant_capacity;
+  uint32_t *constant_tensors; /* tensors that constants were made from */
+  size_t constant_tensor_count, constant_tensor_capacity;
   uint32_t cache_count;    /* LQT__VALUE_PAGES values */
   uint64_t token_limit;    /* ids must be below; UINT64_MAX: no embedding */
   uint64_t position_limit; /* positions must be below */
@@ -82,6 +84,8 @@ uint32_t lqt__builder_value(lqt__builder *builder, lqt__value_kind kind, uint64_
 lqt__plan_op *lqt__builder_op(lqt__builder *builder, lqt_op_kind kind);
 /* A constant with room for `count` numbers at *out_data (valid until the next one). */
 uint32_t lqt__builder_constant(lqt__builder *builder, size_t count, float **out_data);
+/* Notes that a constant is made from this tensor. false: no memory, and the diag is filled. */
+LQT_NODISCARD bool lqt__builder_constant_tensor(lqt__builder *builder, size_t tensor);
 
 /* Turns a module into ops: inputs are values, outputs[] are to be set. */
 LQT_NODISCARD lqt_status lqt__builder_module(lqt__builder *builder, const uint32_t *inputs,

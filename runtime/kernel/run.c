@@ -16,6 +16,7 @@ lqt_status lqt_weight_create(lqt_device *device, const lqt_weight_desc *desc,
   lqt_weight *weight = NULL;
   LQT__TRY(device->backend->weight_create(device, desc, &weight, diag));
   weight->device = device;
+  __atomic_store_n(&weight->refs, 1, __ATOMIC_RELAXED);
   weight->parts = lqt__weight_parts(desc);
   weight->bytes = lqt__weight_bytes(desc);
   lqt_weight_desc *shape = &weight->shape;
@@ -32,17 +33,20 @@ lqt_status lqt_weight_create(lqt_device *device, const lqt_weight_desc *desc,
   return LQT_OK;
 }
 
+lqt_weight *lqt__weight_retain(lqt_weight *weight) {
+  __atomic_fetch_add(&weight->refs, 1, __ATOMIC_RELAXED);
+  return weight;
+}
+
 void lqt_weight_destroy(lqt_weight *weight) {
-  if (weight != NULL) weight->device->backend->weight_destroy(weight);
+  if (weight == NULL || __atomic_sub_fetch(&weight->refs, 1, __ATOMIC_ACQ_REL) != 0) return;
+  weight->device->backend->weight_destroy(weight);
 }
 
 uint64_t lqt_weight_bytes(const lqt_weight *weight) { return weight->bytes; }
 
-lqt_status lqt_weight_patch_apply(lqt_weight *weight, const lqt_weight_patch *patches, size_t count,
-                                  lqt_diag *diag) {
-  if (weight == NULL || (patches == NULL && count != 0)) {
-    return lqt__fail(diag, LQT_INVALID_ARGUMENT, "patch", "no weight or no patches");
-  }
+lqt_status lqt__weight_patch_check(const lqt_weight *weight, const lqt_weight_patch *patches,
+                                   size_t count, lqt_diag *diag) {
   for (size_t i = 0; i < count; i++) {
     const lqt_weight_patch *patch = &patches[i];
     if (patch->part < LQT_PART_CODEBOOK || patch->part > LQT_PART_PLAIN ||
@@ -62,6 +66,15 @@ lqt_status lqt_weight_patch_apply(lqt_weight *weight, const lqt_weight_patch *pa
       return lqt__fail(diag, LQT_INVALID_ARGUMENT, "patch", "patch %zu has no data", i);
     }
   }
+  return LQT_OK;
+}
+
+lqt_status lqt_weight_patch_apply(lqt_weight *weight, const lqt_weight_patch *patches, size_t count,
+                                  lqt_diag *diag) {
+  if (weight == NULL || (patches == NULL && count != 0)) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, "patch", "no weight or no patches");
+  }
+  LQT__TRY(lqt__weight_patch_check(weight, patches, count, diag));
   if (count == 0) return LQT_OK;
   return weight->device->backend->weight_patch(weight, patches, count, diag);
 }

@@ -17,4 +17,11 @@ uint32_t lqt__weight_parts(const lqt_weight_desc *desc);
 /* Bytes of all parts, each once. */
 uint64_t lqt__weight_bytes(const lqt_weight_desc *desc);
 
+/* One more owner of an uploaded weight: it goes with its last lqt_weight_destroy. */
+lqt_weight *lqt__weight_retain(lqt_weight *weight);
+/* Parts and ranges of patches. Errors: LQT_INVALID_ARGUMENT, LQT_OUT_OF_RANGE. */
+LQT_NODISCARD lqt_status lqt__weight_patch_check(const lqt_weight *weight,
+                                                 const lqt_weight_patch *patches, size_t count,
+                                                 lqt_diag *diag);
+
 #endif /* LQT_RUNTIME_KERNEL_WEIGHT_H_ */
