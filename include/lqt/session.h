@@ -33,6 +33,17 @@ LQT_API uint64_t lqt_engine_revision(const lqt_engine *engine);
  * ones are taken back from the editor's own copy. Threads: any. */
 LQT_API void lqt_engine_set_undo(lqt_engine *engine, uint32_t revisions, uint64_t bytes);
 
+/* What becomes of cached keys and values when an edit changes weights that they came from. (When it
+ * adds an attention module, whose cache is empty then, KEEP recomputes that one and what follows.)
+ */
+typedef enum lqt_kv_policy {
+  LQT_KV_KEEP = 0,      /* they stay; only new tokens see the edit */
+  LQT_KV_FLUSH = 1,     /* the sequences become empty at the next step; see `flushed` */
+  LQT_KV_RECOMPUTE = 2, /* the next step first computes them again from the first layer that changed
+                           on; an edit behind the last attention costs nothing */
+  LQT_KV_MAX_ = 0x7fffffff
+} lqt_kv_policy;
+
 typedef struct lqt_session_options {
   uint32_t size;          /* sizeof(lqt_session_options) */
   uint32_t max_sequences; /* 0 = 1 */
@@ -40,6 +51,7 @@ typedef struct lqt_session_options {
   uint32_t max_batch;     /* tokens a step takes at once; longer prompts are split; 0 = 512 */
   lqt_dtype kv_dtype;     /* LQT_DTYPE_F16 or F32; only read when kv_dtype_set */
   bool kv_dtype_set;      /* false: F16 */
+  lqt_kv_policy kv_policy;
 } lqt_session_options;
 
 /* Owns: the caller. Threads: any. Errors: LQT_INVALID_ARGUMENT, LQT_*OUT_OF_MEMORY. */
@@ -77,6 +89,8 @@ typedef struct lqt_step_input {
 typedef struct lqt_step_result {
   uint64_t revision; /* the one revision every token of the step ran at */
   double seconds;
+  uint64_t recomputed; /* cached positions that an edit made the step compute again */
+  uint64_t flushed;    /* cached positions that an edit made the step forget, before its tokens */
 } lqt_step_result;
 
 /* Appends tokens to sequences and runs them through the model: prefill (many tokens) and decode

@@ -67,8 +67,7 @@ static lqt_view view_of(const lqt__program *p, uint32_t id, bool alias, uint64_t
                         .row_stride = b->table_cols,
                         .dtype = LQT_DTYPE_I32};
     case LQT__VALUE_PAGES:
-      return (lqt_view){.buffer = b->pages,
-                        .offset = b->page_offsets[value->offset],
+      return (lqt_view){.buffer = b->pages[value->offset],
                         .rows = b->positions,
                         .cols = value->cols,
                         .row_stride = value->cols,

@@ -10,9 +10,8 @@ typedef struct lqt__program_buffers {
   lqt_buffer *steps;       /* I32: ids, positions, sequences, wanted rows, lqt__step_stride apart */
   lqt_buffer *table;
   uint64_t table_rows, table_cols;
-  lqt_buffer *pages;
-  uint64_t positions;           /* pages x page_tokens */
-  const uint64_t *page_offsets; /* bytes, by cache number */
+  lqt_buffer *const *pages; /* by cache number */
+  uint64_t positions;       /* pages x page_tokens */
   uint32_t page_tokens;
   lqt_dtype kv_dtype;
 } lqt__program_buffers;

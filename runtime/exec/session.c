@@ -1,44 +1,18 @@
 /* Sessions: sequences, their cache, and the step. */
-#include "lqt/session.h"
+#include "exec/session.h"
 
 #include <string.h>
 #include <time.h>
 
 #include "base/diag.h"
 #include "base/half.h"
-#include "exec/cache.h"
-#include "exec/program.h"
 
 enum {
-  PAGE_TOKENS = 32,
   DEFAULT_BATCH = 512,
-  DEFAULT_CONTEXT = 4096,  /* of models that do not say */
-  LOGIT_BYTES = 64u << 20, /* logits on the device at once; more rows run in several goes */
+  DEFAULT_CONTEXT = 4096, /* of models that do not say */
 };
 
 static const char *const where = "session";
-
-/* Rows of logits that an input of the last step got. */
-typedef struct logit_rows {
-  size_t first, count;
-} logit_rows;
-
-struct lqt_session {
-  lqt_engine *engine;
-  uint32_t max_batch, max_rows;
-  lqt__cache cache;
-  lqt__program program;
-  uint64_t *offsets;      /* of activations */
-  uint64_t *page_offsets; /* of caches */
-  lqt_buffer *activations, *steps, *table, *pages;
-  int32_t *step;   /* ids, positions, sequences, wanted rows of the run being made */
-  int32_t *wanted; /* its wanted rows, all of them */
-  float *logits;   /* of the last step */
-  size_t logit_capacity;
-  logit_rows *rows; /* by input */
-  size_t row_capacity, input_count;
-  bool *named; /* by sequence: while inputs are checked */
-};
 
 static lqt_status resolve_options(const lqt_engine *engine, const lqt_session_options *given,
                                   lqt_session_options *o, lqt_diag *diag) {
@@ -53,6 +27,10 @@ static lqt_status resolve_options(const lqt_engine *engine, const lqt_session_op
   }
   if (o->max_sequences == 0) o->max_sequences = 1;
   if (o->max_batch == 0) o->max_batch = DEFAULT_BATCH;
+  if (o->kv_policy < LQT_KV_KEEP || o->kv_policy > LQT_KV_RECOMPUTE) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "%d is no policy for the cache",
+                     (int)o->kv_policy);
+  }
   if (!o->kv_dtype_set) o->kv_dtype = LQT_DTYPE_F16;
   if (o->kv_dtype != LQT_DTYPE_F16 && o->kv_dtype != LQT_DTYPE_F32) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "kv_dtype must be F16 or F32, not %s",
@@ -70,50 +48,17 @@ static lqt_status resolve_options(const lqt_engine *engine, const lqt_session_op
   return LQT_OK;
 }
 
-/* One buffer for the pages of all layers. */
-static lqt_status create_pages(lqt_session *s, lqt_dtype kv_dtype, lqt_diag *diag) {
-  const lqt__plan *plan = &s->engine->plan;
-  uint64_t positions = (uint64_t)s->cache.page_count * PAGE_TOKENS, end = 0;
-  s->page_offsets = lqt__alloc_array(plan->cache_count, sizeof *s->page_offsets);
-  if (s->page_offsets == NULL) return lqt__fail_memory(diag, where, 0, "cache offsets");
-  for (size_t v = 0; v < plan->value_count; v++) {
-    const lqt__value *value = &plan->values[v];
-    if (value->kind != LQT__VALUE_PAGES) continue;
-    uint64_t bytes;
-    s->page_offsets[value->offset] = end;
-    if (!lqt__mul(positions, value->cols, &bytes) ||
-        !lqt__mul(bytes, lqt_dtype_size(kv_dtype), &bytes) || !lqt__align_up(bytes, 256, &bytes) ||
-        !lqt__add(end, bytes, &end)) {
-      return lqt__fail(diag, LQT_LIMIT, where, "a cache of %llu positions is too large",
-                       (unsigned long long)positions);
-    }
-  }
-  return end != 0 ? lqt_buffer_create(s->engine->device, end, &s->pages, diag) : LQT_OK;
-}
-
-static lqt_status create_activations(lqt_session *s, lqt_diag *diag) {
-  const lqt__plan *plan = &s->engine->plan;
-  uint64_t row_bytes = plan->values[plan->logits].cols * lqt_dtype_size(plan->activation);
-  uint64_t rows = LOGIT_BYTES / row_bytes;
-  s->max_rows = rows < 1 ? 1 : rows > s->max_batch ? s->max_batch : (uint32_t)rows;
-  uint64_t bytes;
-  s->offsets = lqt__alloc_array(plan->value_count, sizeof *s->offsets);
-  if (s->offsets == NULL ||
-      !lqt__plan_layout(plan, s->max_batch, s->max_rows, s->offsets, &bytes)) {
-    return lqt__fail_memory(diag, where, 0, "the layout of activations");
-  }
-  return lqt_buffer_create(s->engine->device, bytes, &s->activations, diag);
-}
-
 static lqt_status session_init(lqt_session *s, const lqt_session_options *o, lqt_diag *diag) {
   lqt_device *device = s->engine->device;
   uint32_t context = s->engine->context;
   uint32_t length = context != 0 && context < o->max_tokens ? context : o->max_tokens;
   s->max_batch = o->max_batch;
-  LQT__TRY(
-      lqt__cache_create(PAGE_TOKENS, o->max_sequences, length, o->max_tokens, &s->cache, diag));
-  LQT__TRY(create_pages(s, o->kv_dtype, diag));
-  LQT__TRY(create_activations(s, diag));
+  s->kv_dtype = o->kv_dtype;
+  s->kv_policy = o->kv_policy;
+  s->kv_missing = UINT32_MAX;
+  s->kv_revision = lqt_engine_revision(s->engine);
+  LQT__TRY(lqt__cache_create(LQT__PAGE_TOKENS, o->max_sequences, length, o->max_tokens, &s->cache,
+                             diag));
   uint64_t step_bytes = 4 * lqt__step_stride(s->max_batch) * sizeof(int32_t);
   uint64_t table_bytes = (uint64_t)s->cache.max_sequences * s->cache.table_cols * sizeof(int32_t);
   LQT__TRY(lqt_buffer_create(device, step_bytes, &s->steps, diag));
@@ -121,21 +66,11 @@ static lqt_status session_init(lqt_session *s, const lqt_session_options *o, lqt
   s->step = lqt__alloc_zero(step_bytes);
   s->wanted = lqt__alloc_array(s->max_batch, sizeof *s->wanted);
   s->named = lqt__alloc_array(o->max_sequences, sizeof *s->named);
-  if (s->step == NULL || s->wanted == NULL || s->named == NULL) {
+  s->histories = lqt__alloc_array(o->max_sequences, sizeof *s->histories);
+  if (s->step == NULL || s->wanted == NULL || s->named == NULL || s->histories == NULL) {
     return lqt__fail_memory(diag, where, step_bytes, "step inputs");
   }
-  lqt__program_buffers buffers = {.activations = s->activations,
-                                  .offsets = s->offsets,
-                                  .steps = s->steps,
-                                  .table = s->table,
-                                  .table_rows = s->cache.max_sequences,
-                                  .table_cols = s->cache.table_cols,
-                                  .pages = s->pages,
-                                  .positions = (uint64_t)s->cache.page_count * PAGE_TOKENS,
-                                  .page_offsets = s->page_offsets,
-                                  .page_tokens = PAGE_TOKENS,
-                                  .kv_dtype = o->kv_dtype};
-  return lqt__program_create(s->engine, &buffers, &s->program, diag);
+  return lqt__session_bind(s, diag);
 }
 
 lqt_status lqt_session_create(lqt_engine *engine, const lqt_session_options *options,
@@ -149,7 +84,9 @@ lqt_status lqt_session_create(lqt_engine *engine, const lqt_session_options *opt
   lqt_session *session = lqt__alloc_zero(sizeof *session);
   if (session == NULL) return lqt__fail_memory(diag, where, sizeof *session, "a session");
   session->engine = engine;
+  lqt__gate_enter(engine->gate); /* an edit may exchange the plan */
   lqt_status status = session_init(session, &resolved, diag);
+  lqt__gate_leave(engine->gate);
   if (status == LQT_OK) {
     *out_session = session;
   } else {
@@ -160,14 +97,14 @@ lqt_status lqt_session_create(lqt_engine *engine, const lqt_session_options *opt
 
 void lqt_session_destroy(lqt_session *s) {
   if (s == NULL) return;
-  lqt__program_free(&s->program);
-  lqt_buffer_destroy(s->activations);
+  lqt__session_unbind(s);
   lqt_buffer_destroy(s->steps);
   lqt_buffer_destroy(s->table);
-  lqt_buffer_destroy(s->pages);
+  for (uint32_t i = 0; s->histories != NULL && i < s->cache.max_sequences; i++) {
+    lqt__free(s->histories[i].tokens);
+  }
+  lqt__free(s->histories);
   lqt__cache_free(&s->cache);
-  lqt__free(s->offsets);
-  lqt__free(s->page_offsets);
   lqt__free(s->step);
   lqt__free(s->wanted);
   lqt__free(s->logits);
@@ -272,7 +209,7 @@ static lqt_status check_inputs(lqt_session *s, const lqt_step_input *inputs, siz
 static lqt_status reserve_logits(lqt_session *s, const lqt_step_input *inputs, size_t count,
                                  lqt_diag *diag) {
   if (count > s->row_capacity) {
-    logit_rows *rows = lqt__alloc_array(count, sizeof *rows);
+    lqt__logit_rows *rows = lqt__alloc_array(count, sizeof *rows);
     if (rows == NULL) return lqt__fail_memory(diag, where, count * sizeof *rows, "logit rows");
     lqt__free(s->rows);
     s->rows = rows;
@@ -280,7 +217,7 @@ static lqt_status reserve_logits(lqt_session *s, const lqt_step_input *inputs, s
   }
   size_t total = 0;
   for (size_t i = 0; i < count; i++) {
-    s->rows[i] = (logit_rows){total, rows_of(&inputs[i])};
+    s->rows[i] = (lqt__logit_rows){total, rows_of(&inputs[i])};
     total += s->rows[i].count;
   }
   uint64_t need, bytes;
@@ -382,7 +319,7 @@ static lqt_status run_pass(lqt_session *s, pass p, float *out, lqt_diag *diag) {
   return p.rows != 0 ? read_logits(s, true, p.rows, out, diag) : LQT_OK;
 }
 
-static lqt_status write_table(lqt_session *s, lqt_diag *diag) {
+lqt_status lqt__session_write_table(lqt_session *s, lqt_diag *diag) {
   lqt__cache *cache = &s->cache;
   if (cache->dirty_first == cache->dirty_end) return LQT_OK;
   uint64_t row = (uint64_t)cache->table_cols * sizeof *cache->table;
@@ -395,7 +332,7 @@ static lqt_status write_table(lqt_session *s, lqt_diag *diag) {
 
 static lqt_status run_passes(lqt_session *s, const lqt_step_input *inputs, size_t count,
                              lqt_diag *diag) {
-  LQT__TRY(write_table(s, diag));
+  LQT__TRY(lqt__session_write_table(s, diag));
   size_t input = 0, token = 0;
   float *out = s->logits;
   while (input < count) {
@@ -412,20 +349,20 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-lqt_status lqt_session_step(lqt_session *s, const lqt_step_input *inputs, size_t count,
-                            lqt_step_result *out_result, lqt_diag *diag) {
-  if (out_result != NULL) *out_result = (lqt_step_result){0};
-  s->input_count = 0;
-  double start = now();
+/* The gate is held: plan, weights and revision stay what they are. */
+static lqt_status step(lqt_session *s, const lqt_step_input *inputs, size_t count,
+                       lqt_step_result *result, lqt_diag *diag) {
+  result->revision = lqt_engine_revision(s->engine);
+  LQT__TRY(lqt__session_catch_up(s, result, diag));
   LQT__TRY(check_inputs(s, inputs, count, diag));
   LQT__TRY(reserve_logits(s, inputs, count, diag));
   for (size_t i = 0; i < count; i++) {
+    LQT__TRY(lqt__session_remember(s, &inputs[i], diag));
+  }
+  for (size_t i = 0; i < count; i++) {
     lqt__cache_reserve(&s->cache, inputs[i].sequence, (uint32_t)inputs[i].count);
   }
-  lqt__gate_enter(s->engine->gate);
-  uint64_t revision = lqt_engine_revision(s->engine);
   lqt_status status = run_passes(s, inputs, count, diag);
-  lqt__gate_leave(s->engine->gate);
   for (size_t i = 0; i < count; i++) {
     uint32_t sequence = inputs[i].sequence;
     if (status == LQT_OK) {
@@ -434,9 +371,22 @@ lqt_status lqt_session_step(lqt_session *s, const lqt_step_input *inputs, size_t
       lqt__cache_truncate(&s->cache, sequence, s->cache.sequences[sequence].length);
     }
   }
+  return status;
+}
+
+lqt_status lqt_session_step(lqt_session *s, const lqt_step_input *inputs, size_t count,
+                            lqt_step_result *out_result, lqt_diag *diag) {
+  if (out_result != NULL) *out_result = (lqt_step_result){0};
+  s->input_count = 0;
+  double start = now();
+  lqt_step_result result = {0};
+  lqt__gate_enter(s->engine->gate);
+  lqt_status status = step(s, inputs, count, &result, diag);
+  lqt__gate_leave(s->engine->gate);
   if (status != LQT_OK) return status;
   s->input_count = count;
-  if (out_result != NULL) *out_result = (lqt_step_result){revision, now() - start};
+  result.seconds = now() - start;
+  if (out_result != NULL) *out_result = result;
   return LQT_OK;
 }
 

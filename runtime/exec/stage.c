@@ -1,5 +1,5 @@
-/* Staged edits of an engine: patches of weights, and whole plans with their weights; their flip at a
- * step boundary and the way back. */
+/* Staged edits of an engine: patches of weights, and whole plans with their weights; their flip at
+ * a step boundary and the way back. */
 #include <string.h>
 
 #include "base/diag.h"
@@ -42,8 +42,8 @@ static uint32_t tensor_reach(const lqt__plan *plan, size_t tensor) {
 static bool same_constant(const lqt__plan *a, const lqt__value *va, const lqt__plan *b,
                           const lqt__value *vb) {
   return va->cols == vb->cols &&
-         memcmp((const uint8_t *)a->constants + va->offset, (const uint8_t *)b->constants + vb->offset,
-                va->cols * sizeof(float)) == 0;
+         memcmp((const uint8_t *)a->constants + va->offset,
+                (const uint8_t *)b->constants + vb->offset, va->cols * sizeof(float)) == 0;
 }
 
 /* Do both ops compute the same of the same? Values before them have the same numbers as long as all
@@ -241,11 +241,11 @@ void lqt__engine_staged_destroy(lqt__engine_staged *staged) {
 
 /* ---- The flip and the way back ---- */
 
-#define SWAP_FIELD(field)                              \
-  do {                                                 \
-    __typeof__(engine->field) kept = engine->field;    \
-    engine->field = next->field;                       \
-    next->field = kept;                                \
+#define SWAP_FIELD(field)                           \
+  do {                                              \
+    __typeof__(engine->field) kept = engine->field; \
+    engine->field = next->field;                    \
+    next->field = kept;                             \
   } while (0)
 
 static void exchange_forms(lqt_engine *engine, lqt_engine *next) {

@@ -46,8 +46,8 @@ static lqt_status join(merged *m, sortable *members, size_t count, uint64_t end,
   lqt_patch_change *out = &m->changes[m->count++];
   *out = *members[0].change;
   if (count == 1) return LQT_OK;
-  uint64_t first = out->patch.first, size = lqt__weight_part_size(&out->weight->shape,
-                                                                  out->patch.part);
+  uint64_t first = out->patch.first,
+           size = lqt__weight_part_size(&out->weight->shape, out->patch.part);
   out->patch.count = end - first;
   bool keeps = true;
   for (size_t i = 0; i < count; i++) keeps = keeps && members[i].change->old_data != NULL;
@@ -87,8 +87,8 @@ static lqt_status merge(const lqt_patch_change *changes, size_t count, merged *m
     size_t next = i + 1;
     for (; next < used; next++) {
       const lqt_patch_change *c = sorted[next].change;
-      bool meets = c->weight == first->weight && c->patch.part == first->patch.part &&
-                   c->patch.first < end;
+      bool meets =
+          c->weight == first->weight && c->patch.part == first->patch.part && c->patch.first < end;
       if (!meets) break;
       if (c->patch.first + c->patch.count > end) end = c->patch.first + c->patch.count;
     }

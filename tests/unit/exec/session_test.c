@@ -242,7 +242,7 @@ Test(session, half_precision_cache) {
 static void expect_failure(lqt_session *session, const lqt_step_input *inputs, size_t count,
                            lqt_status wanted) {
   lqt_diag diag = {0};
-  lqt_step_result result = {77, 1};
+  lqt_step_result result = {.revision = 77, .seconds = 1};
   lqt_status status = lqt_session_step(session, inputs, count, &result, &diag);
   cr_assert_eq(status, wanted, "%s: %s", lqt_status_name(status), diag.what);
   cr_assert_eq(diag.status, wanted);
