@@ -179,8 +179,8 @@ static lqt_status run_filling(lqt_session *s, uint64_t count, uint32_t first, lq
   return lqt_device_run(s->engine->device, ops, used, diag);
 }
 
-static lqt_status recompute_sequence(lqt_session *s, uint32_t sequence, uint32_t first,
-                                     lqt_op *ops, lqt_diag *diag) {
+static lqt_status recompute_sequence(lqt_session *s, uint32_t sequence, uint32_t first, lqt_op *ops,
+                                     lqt_diag *diag) {
   uint32_t length = s->cache.sequences[sequence].length;
   for (uint32_t done = 0; done < length;) {
     uint32_t count = length - done < s->max_batch ? length - done : s->max_batch;
@@ -190,8 +190,7 @@ static lqt_status recompute_sequence(lqt_session *s, uint32_t sequence, uint32_t
       s->step[stride + i] = (int32_t)(done + i);
       s->step[2 * stride + i] = (int32_t)sequence;
     }
-    LQT__TRY(
-        lqt_buffer_write(s->steps, 0, s->step, (2 * stride + count) * sizeof(int32_t), diag));
+    LQT__TRY(lqt_buffer_write(s->steps, 0, s->step, (2 * stride + count) * sizeof(int32_t), diag));
     LQT__TRY(run_filling(s, count, first, ops, diag));
     done += count;
   }

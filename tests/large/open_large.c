@@ -1,4 +1,5 @@
-/* How long opening a model file takes when nothing of it is in memory, and how much of it that reads.
+/* How long opening a model file takes when nothing of it is in memory, and how much of it that
+ * reads.
  *
  *   open_large MODEL.lqt
  *
@@ -56,11 +57,12 @@ int main(int argc, char **argv) {
     close(fd);
     return 1;
   }
-  printf("{\"file_bytes\": %lld, \"milliseconds\": %.2f, \"cached_before\": %ld, "
-         "\"cached_after\": %ld, \"resident_growth\": %ld}\n",
-         (long long)info.st_size,
-         1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec),
-         warm, cached_bytes(fd, (size_t)info.st_size), resident_bytes() - before);
+  printf(
+      "{\"file_bytes\": %lld, \"milliseconds\": %.2f, \"cached_before\": %ld, "
+      "\"cached_after\": %ld, \"resident_growth\": %ld}\n",
+      (long long)info.st_size,
+      1e3 * (double)(end.tv_sec - begin.tv_sec) + 1e-6 * (double)(end.tv_nsec - begin.tv_nsec),
+      warm, cached_bytes(fd, (size_t)info.st_size), resident_bytes() - before);
   lqt_model_release(model);
   close(fd);
   return 0;

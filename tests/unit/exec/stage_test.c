@@ -1,10 +1,9 @@
-#include "exec/engine.h"
-
 #include <criterion/criterion.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/random.h"
+#include "exec/engine.h"
 #include "fixture.h"
 #include "kernel/weight.h"
 #include "lqt/patch.h"
@@ -100,8 +99,8 @@ static lqt__engine_staged *stage(lqt_engine *engine, const edits *e) {
   return staged;
 }
 
-static const lqt_weight_part parts[] = {LQT_PART_CODEBOOK, LQT_PART_GROUP_SCALES,
-                                        LQT_PART_INDICES, LQT_PART_SCALE};
+static const lqt_weight_part parts[] = {LQT_PART_CODEBOOK, LQT_PART_GROUP_SCALES, LQT_PART_INDICES,
+                                        LQT_PART_SCALE};
 
 /* Stages and flips a series of edits, then takes them back one by one: at every revision the
  * weights and the logits are those of an engine that was patched the plain way. */
@@ -120,8 +119,8 @@ Test(stage, flips_there_and_back) {
     edits e = {0};
     char name[64];
     for (int i = 0; i < 6; i++) { /* overlaps among them */
-      snprintf(name, sizeof name, "l%d.%s",
-               (int)lqt__random_below(&random, 2), i % 2 != 0 ? "up" : "down");
+      snprintf(name, sizeof name, "l%d.%s", (int)lqt__random_below(&random, 2),
+               i % 2 != 0 ? "up" : "down");
       add_edit(&e, &f, tensor_named(&f, name), parts[lqt__random_below(&random, 4)], &random);
     }
     lqt__engine_staged *staged = stage(f.engine, &e);
@@ -314,15 +313,13 @@ Test(stage, cache_policies) {
   spec.tied = false;
   fixture f;
   fixture_open(&f, &spec, "cpu");
-  static const char *const names[] = {"l0.up",
-                                      "embed", "head"};
+  static const char *const names[] = {"l0.up", "embed", "head"};
   uint64_t revision = 0;
   for (int n = 0; n < 3; n++) {
     bool reaches = n != 2;
     float got[VOCAB], fresh[VOCAB];
     uint32_t length;
-    lqt_step_result result =
-        run_edit(&f, LQT_KV_RECOMPUTE, names[n], ++revision, got, &length);
+    lqt_step_result result = run_edit(&f, LQT_KV_RECOMPUTE, names[n], ++revision, got, &length);
     cr_assert_eq(result.recomputed, reaches ? COUNT - 1 : 0, "%s", names[n]);
     cr_assert_eq(length, COUNT);
     run_edit(&f, LQT_KV_KEEP, NULL, revision, fresh, &length);
