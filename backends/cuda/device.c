@@ -188,6 +188,7 @@ static void device_close(lqt_device *base) {
     (void)driver->CtxPushCurrent(device->context);
     if (device->stream != NULL) (void)driver->StreamDestroy(device->stream);
     if (device->scratch != 0) (void)driver->MemFree(device->scratch);
+    if (device->staging != NULL) (void)driver->MemFreeHost(device->staging);
     if (device->counters != 0) (void)driver->MemFree(device->counters);
     for (int i = 0; i < LQT__CU_MODULES; i++) {
       if (device->modules[i] != NULL) (void)driver->ModuleUnload(device->modules[i]);
@@ -259,6 +260,7 @@ lqt_status lqt__cu_memory(lqt__cu_device *device, uint64_t bytes, const char *wh
 lqt_status lqt__cu_scratch(lqt__cu_device *device, uint64_t bytes, CUdeviceptr *out,
                            lqt_diag *diag) {
   if (bytes > device->scratch_bytes) {
+    if (device->capturing) return LQT_INTERNAL; /* the warm run made it large enough */
     LQT__TRY(lqt__cu_check(device, device->driver->StreamSynchronize(device->stream),
                            "wait for the device", diag));
     if (device->scratch != 0) (void)device->driver->MemFree(device->scratch);
@@ -266,6 +268,7 @@ lqt_status lqt__cu_scratch(lqt__cu_device *device, uint64_t bytes, CUdeviceptr *
     device->scratch_bytes = 0;
     LQT__TRY(lqt__cu_memory(device, bytes, "scratch memory", &device->scratch, diag));
     device->scratch_bytes = bytes;
+    device->epoch++;
   }
   *out = device->scratch;
   return LQT_OK;
@@ -411,8 +414,8 @@ static lqt_status buffer_read(lqt_buffer *base, uint64_t offset, void *data, uin
 }
 
 /* Runs the ops one by one between events. */
-static lqt_status run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t count,
-                               lqt_diag *diag) {
+lqt_status lqt__cu_ops_run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t count,
+                                    lqt_diag *diag) {
   const lqt__cu_driver *driver = device->driver;
   CUevent begin = NULL, end = NULL;
   lqt_status status =
@@ -439,17 +442,21 @@ static lqt_status run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t
   return status;
 }
 
+lqt_status lqt__cu_ops_run(lqt__cu_device *device, const lqt_op *ops, size_t count,
+                           lqt_diag *diag) {
+  for (size_t i = 0; i < count; i++) LQT__TRY(lqt__cu_op_run(device, &ops[i], diag));
+  return LQT_OK;
+}
+
 static lqt_status run(lqt_device *base, const lqt_op *ops, size_t count, lqt_diag *diag) {
   lqt__cu_device *device = device_of(base);
   pthread_mutex_lock(&device->mutex);
   lqt_status status = lqt__cu_push(device, diag);
   if (status == LQT_OK) {
     if (device->profile.on) {
-      status = run_profiled(device, ops, count, diag);
+      status = lqt__cu_ops_run_profiled(device, ops, count, diag);
     } else {
-      for (size_t i = 0; i < count && status == LQT_OK; i++) {
-        status = lqt__cu_op_run(device, &ops[i], diag);
-      }
+      status = lqt__cu_ops_run(device, ops, count, diag);
     }
     /* Also after a failure: what was launched must not outlive the caller's buffers. */
     CUresult result = device->driver->StreamSynchronize(device->stream);
@@ -496,6 +503,8 @@ const lqt_backend *lqt_backend_cuda(void) {
       .variant = lqt__cu_variant,
       .profile_enable = profile_enable,
       .profile_take = profile_take,
+      .program_run = lqt__cu_program_run,
+      .program_forget = lqt__cu_program_forget,
   };
   return &backend;
 }

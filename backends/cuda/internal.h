@@ -41,7 +41,15 @@
   X(EventCreate, cuEventCreate)                            \
   X(EventDestroy, cuEventDestroy_v2)                       \
   X(EventRecord, cuEventRecord)                            \
-  X(EventElapsedTime, cuEventElapsedTime)
+  X(EventElapsedTime, cuEventElapsedTime)                  \
+  X(MemHostAlloc, cuMemHostAlloc)                          \
+  X(MemFreeHost, cuMemFreeHost)                            \
+  X(StreamBeginCapture, cuStreamBeginCapture_v2)           \
+  X(StreamEndCapture, cuStreamEndCapture)                  \
+  X(GraphInstantiate, cuGraphInstantiateWithFlags)         \
+  X(GraphLaunch, cuGraphLaunch)                            \
+  X(GraphExecDestroy, cuGraphExecDestroy)                  \
+  X(GraphDestroy, cuGraphDestroy)
 
 typedef struct lqt__cu_driver {
 #define LQT__CU_DRIVER_FIELD(name, symbol) __typeof__(symbol) *name;
@@ -89,6 +97,12 @@ typedef struct lqt__cu_device {
   uint64_t scratch_bytes;
   CUdeviceptr counters; /* LQT__CU_COUNTERS zeros between launches */
   lqt__profile profile;
+  void *staging; /* pinned, of programs' transfers */
+  uint64_t staging_bytes;
+  /* Goes up when something changes that recorded launches carry by value: see program.c. Guarded by
+   * the mutex. */
+  uint64_t epoch;
+  bool capturing;
 } lqt__cu_device;
 
 #define LQT__CU_COUNTERS 4096u
@@ -148,6 +162,14 @@ lqt_status lqt__cu_weight_create(lqt_device *device, const lqt_weight_desc *desc
 void lqt__cu_weight_destroy(lqt_weight *weight);
 lqt_status lqt__cu_weight_patch(lqt_weight *weight, const lqt_weight_patch *patches, size_t count,
                                 lqt_diag *diag);
+
+/* Launches the ops one after the other without waiting; the profiled form waits for each. */
+lqt_status lqt__cu_ops_run(lqt__cu_device *device, const lqt_op *ops, size_t count, lqt_diag *diag);
+lqt_status lqt__cu_ops_run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t count,
+                                    lqt_diag *diag);
+lqt_status lqt__cu_program_run(lqt_program *program, const lqt_transfer *in, size_t in_count,
+                               const lqt_transfer *out, size_t out_count, lqt_diag *diag);
+void lqt__cu_program_forget(lqt_program *program);
 
 lqt_status lqt__cu_op_run(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);
 lqt_status lqt__cu_matmul(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);

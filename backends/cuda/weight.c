@@ -369,9 +369,11 @@ static lqt_status patch_one(lqt__cu_weight *weight, const lqt_weight_patch *patc
       return patch_delta(weight, patch, diag);
     case LQT_PART_SCALE:
       memcpy(&view->scale, patch->data, 4);
+      device->epoch++;
       return LQT_OK;
     case LQT_PART_RESIDUAL_SCALE:
       memcpy(&view->residual_scale, patch->data, 4);
+      device->epoch++;
       return LQT_OK;
     case LQT_PART_INDICES:
       if (weight->fused) return patch_packed(weight, patch, diag);

@@ -49,6 +49,13 @@ struct lqt_patch {
   size_t weight_count;
 };
 
+struct lqt_program {
+  lqt_device *device;
+  lqt_op *ops; /* checked */
+  size_t count;
+  void *native; /* the backend's own, NULL at first */
+};
+
 struct lqt_backend {
   uint32_t abi;  /* LQT_BACKEND_ABI */
   uint32_t size; /* sizeof(lqt_backend) */
@@ -111,6 +118,13 @@ struct lqt_backend {
    * the runtime then gives plain memory. */
   void *(*host_alloc)(lqt_device *device, uint64_t bytes);
   void (*host_free)(lqt_device *device, void *memory);
+
+  /* ---- Programs. ---- */
+
+  /* Optional, both or none: without them the runtime writes, calls `run`, and reads. */
+  lqt_status (*program_run)(lqt_program *program, const lqt_transfer *in, size_t in_count,
+                            const lqt_transfer *out, size_t out_count, lqt_diag *diag);
+  void (*program_forget)(lqt_program *program); /* frees `native` */
 };
 
 #ifdef __cplusplus

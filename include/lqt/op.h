@@ -130,6 +130,28 @@ LQT_API LQT_NODISCARD lqt_status lqt_weight_patch_apply(lqt_weight *weight,
 LQT_API LQT_NODISCARD lqt_status lqt_device_run(lqt_device *device, const lqt_op *ops, size_t count,
                                                 lqt_diag *diag);
 
+/* Bytes between host memory and a buffer, as part of a program's run. */
+typedef struct lqt_transfer {
+  lqt_buffer *buffer;
+  uint64_t offset, bytes;
+  void *data; /* read from on the way in, written to on the way out */
+} lqt_transfer;
+
+/* Ops that are checked once and run many times with the same operands: what changes from run to run
+ * stands in the buffers. A device may record them (CUDA: a graph, from the second run on). Patches
+ * of weights between runs are seen. Owns: the caller; destroy before the buffers and weights.
+ * Threads: any. Errors: LQT_INVALID_ARGUMENT, LQT_OUT_OF_MEMORY. */
+LQT_API LQT_NODISCARD lqt_status lqt_program_create(lqt_device *device, const lqt_op *ops,
+                                                    size_t count, lqt_program **out_program,
+                                                    lqt_diag *diag);
+LQT_API void lqt_program_destroy(lqt_program *program); /* NULL accepted */
+/* Writes `in`, runs the ops, reads `out`; returns when all is done.
+ * Threads: one-at-a-time per device. Errors: LQT_OUT_OF_RANGE (a transfer leaves its buffer;
+ * nothing ran), LQT_INVALID_ARGUMENT, LQT_DEVICE_*. */
+LQT_API LQT_NODISCARD lqt_status lqt_program_run(lqt_program *program, const lqt_transfer *in,
+                                                 size_t in_count, const lqt_transfer *out,
+                                                 size_t out_count, lqt_diag *diag);
+
 /* The name of the kernel variant that would run the op ("lqt_matmul_cb4g64_f32_m1__avx512").
  * Static storage. Threads: any. */
 LQT_API const char *lqt_device_variant(lqt_device *device, const lqt_op *op);

@@ -51,6 +51,7 @@ typedef struct lqt_device lqt_device;
 typedef struct lqt_buffer lqt_buffer;
 typedef struct lqt_weight lqt_weight;
 typedef struct lqt_patch lqt_patch;
+typedef struct lqt_program lqt_program;
 typedef struct lqt_engine lqt_engine;
 typedef struct lqt_session lqt_session;
 typedef struct lqt_sampler lqt_sampler;

@@ -2,22 +2,31 @@
 
 #include "base/diag.h"
 
-lqt_status lqt__program_create(const lqt_engine *engine, const lqt__program_buffers *buffers,
-                               lqt__program *out, lqt_diag *diag) {
-  size_t count = engine->plan.op_count;
-  *out = (lqt__program){.engine = engine, .buffers = *buffers};
-  out->whole = lqt__alloc_array(count, sizeof *out->whole);
-  out->split = lqt__alloc_array(count, sizeof *out->split);
-  if (out->whole != NULL && out->split != NULL) return LQT_OK;
-  lqt__program_free(out);
-  return lqt__fail_memory(diag, "session", 2 * count * sizeof *out->whole, "the program");
+/* Room for the ops of the engine's plan. */
+static lqt_status reserve_ops(lqt__program *p, lqt_diag *diag) {
+  size_t count = p->engine->plan.op_count;
+  if (p->ops != NULL) return LQT_OK;
+  p->ops = lqt__alloc_array(count, sizeof *p->ops);
+  if (p->ops != NULL) return LQT_OK;
+  return lqt__fail_memory(diag, "session", count * sizeof *p->ops, "the program");
 }
 
-void lqt__program_free(lqt__program *program) {
-  lqt__free(program->whole);
-  lqt__free(program->split);
-  program->whole = program->split = NULL;
+lqt_status lqt__program_create(const lqt_engine *engine, const lqt__program_buffers *buffers,
+                               lqt__program *out, lqt_diag *diag) {
+  *out = (lqt__program){.engine = engine, .buffers = *buffers};
+  return reserve_ops(out, diag);
 }
+
+void lqt__program_reset(lqt__program *program) {
+  for (size_t i = 0; i < LQT__PROGRAM_ENTRIES; i++) {
+    lqt_program_destroy(program->entries[i].program);
+    program->entries[i] = (lqt__program_entry){0};
+  }
+  lqt__free(program->ops);
+  program->ops = NULL;
+}
+
+void lqt__program_free(lqt__program *program) { lqt__program_reset(program); }
 
 static lqt_view step_view(const lqt__program *p, uint32_t index, uint64_t tokens, uint64_t cols) {
   uint64_t offset = index * lqt__step_stride(tokens) * sizeof(int32_t);
@@ -89,29 +98,44 @@ static void bind(const lqt__program *p, const lqt__plan_op *from, lqt_op *op, bo
   }
 }
 
-const lqt_op *lqt__program_whole(lqt__program *p, uint64_t tokens) {
+const lqt_op *lqt__program_ops(lqt__program *p, lqt__form form, uint64_t tokens, uint64_t rows,
+                               size_t *out_count, lqt_diag *diag) {
   const lqt__plan *plan = &p->engine->plan;
-  if (p->whole_tokens == tokens) return p->whole;
-  size_t tail = plan->body_count + plan->gather_count;
-  for (size_t i = 0; i < plan->body_count; i++) {
-    bind(p, &plan->ops[i], &p->whole[i], true, tokens, tokens);
+  bool alias = form == LQT__FORM_STATE || form == LQT__FORM_WHOLE;
+  size_t begin = form == LQT__FORM_MORE ? plan->body_count : 0;
+  size_t end = form == LQT__FORM_STATE ? plan->state_count : plan->op_count, count = 0;
+  if (reserve_ops(p, diag) != LQT_OK) return NULL;
+  for (size_t i = begin; i < end; i++) {
+    bool gather = i >= plan->body_count && i < plan->body_count + plan->gather_count;
+    if (alias && gather) continue;
+    bind(p, &plan->ops[i], &p->ops[count++], alias, tokens, alias ? tokens : rows);
   }
-  for (size_t i = tail; i < plan->op_count; i++) {
-    bind(p, &plan->ops[i], &p->whole[i - plan->gather_count], true, tokens, tokens);
-  }
-  p->whole_tokens = tokens;
-  return p->whole;
+  *out_count = count;
+  return p->ops;
 }
 
-const lqt_op *lqt__program_split(lqt__program *p, uint64_t tokens, uint64_t rows) {
-  const lqt__plan *plan = &p->engine->plan;
-  if (p->split_tokens == tokens && p->split_rows == rows) return p->split;
-  for (size_t i = p->split_tokens == tokens ? plan->body_count : 0; i < plan->op_count; i++) {
-    bind(p, &plan->ops[i], &p->split[i], false, tokens, rows);
+lqt_status lqt__program_get(lqt__program *p, lqt__form form, uint64_t tokens, uint64_t rows,
+                            lqt_program **out, lqt_diag *diag) {
+  if (form == LQT__FORM_STATE || form == LQT__FORM_WHOLE) rows = tokens;
+  lqt__program_entry *oldest = &p->entries[0];
+  for (size_t i = 0; i < LQT__PROGRAM_ENTRIES; i++) {
+    lqt__program_entry *entry = &p->entries[i];
+    if (entry->program != NULL && entry->form == form && entry->tokens == tokens &&
+        entry->rows == rows) {
+      entry->used = ++p->clock;
+      *out = entry->program;
+      return LQT_OK;
+    }
+    if (entry->used < oldest->used) oldest = entry;
   }
-  p->split_tokens = tokens;
-  p->split_rows = rows;
-  return p->split;
+  lqt_program_destroy(oldest->program);
+  *oldest = (lqt__program_entry){0};
+  size_t count;
+  const lqt_op *ops = lqt__program_ops(p, form, tokens, rows, &count, diag);
+  if (ops == NULL) return LQT_OUT_OF_MEMORY;
+  LQT__TRY(lqt_program_create(p->engine->device, ops, count, out, diag));
+  *oldest = (lqt__program_entry){form, tokens, rows, ++p->clock, *out};
+  return LQT_OK;
 }
 
 lqt_view lqt__program_logits(const lqt__program *p, bool whole, uint64_t rows) {

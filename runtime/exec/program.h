@@ -19,25 +19,47 @@ typedef struct lqt__program_buffers {
 /* Elements between ids, positions, ... of a step of `tokens` tokens. */
 static inline uint64_t lqt__step_stride(uint64_t tokens) { return (tokens + 15) & ~(uint64_t)15; }
 
-/* Two forms: `whole` for a step that wants every row (or none, and stops early), `split` with the
- * gathers. Each is cached for the sizes of the last step that ran it. */
+/* The parts of the plan that a run takes. */
+typedef enum lqt__form {
+  LQT__FORM_STATE, /* what the cache needs: no logits come out */
+  LQT__FORM_WHOLE, /* body and tail: every token's logits */
+  LQT__FORM_SPLIT, /* body, gathers, tail: logits of the wanted rows */
+  LQT__FORM_MORE,  /* gathers and tail: more rows of the tokens that ran last */
+} lqt__form;
+
+typedef struct lqt__program_entry {
+  lqt__form form;
+  uint64_t tokens, rows;
+  uint64_t used; /* clock of the last use */
+  lqt_program *program;
+} lqt__program_entry;
+
+enum { LQT__PROGRAM_ENTRIES = 96 }; /* decode steps of up to this many sizes stay recorded */
+
+/* Programs for the sizes of the last steps. */
 typedef struct lqt__program {
   const lqt_engine *engine;
   lqt__program_buffers buffers;
-  lqt_op *whole;                                   /* body, tail */
-  lqt_op *split;                                   /* body, gathers, tail */
-  uint64_t whole_tokens, split_tokens, split_rows; /* sizes they are bound for; 0: none */
+  lqt__program_entry entries[LQT__PROGRAM_ENTRIES];
+  uint64_t clock;
+  lqt_op *ops; /* room to bind in */
 } lqt__program;
 
 LQT_NODISCARD lqt_status lqt__program_create(const lqt_engine *engine,
                                              const lqt__program_buffers *buffers, lqt__program *out,
                                              lqt_diag *diag);
 void lqt__program_free(lqt__program *program);
+/* Drops what is bound: after the engine's plan, weights or constants were exchanged. */
+void lqt__program_reset(lqt__program *program);
 
-/* Binds for a step of `tokens` tokens. The logits of all of them come out. */
-const lqt_op *lqt__program_whole(lqt__program *program, uint64_t tokens);
-/* The same for `rows` of them (the body's ops do not depend on `rows`). */
-const lqt_op *lqt__program_split(lqt__program *program, uint64_t tokens, uint64_t rows);
+/* The program of a form for a step of `tokens` tokens; `rows` only matters to the forms that
+ * gather. Valid until the next call. Errors: LQT_OUT_OF_MEMORY, LQT_INVALID_ARGUMENT. */
+LQT_NODISCARD lqt_status lqt__program_get(lqt__program *program, lqt__form form, uint64_t tokens,
+                                          uint64_t rows, lqt_program **out, lqt_diag *diag);
+/* The ops of that program, `*out_count` of them, without making it. Valid until the next call. NULL:
+ * no memory. */
+const lqt_op *lqt__program_ops(lqt__program *program, lqt__form form, uint64_t tokens,
+                               uint64_t rows, size_t *out_count, lqt_diag *diag);
 /* Where the logits are, in either form. */
 lqt_view lqt__program_logits(const lqt__program *program, bool whole, uint64_t rows);
 

@@ -269,54 +269,66 @@ static pass fill_pass(lqt_session *s, const lqt_step_input *inputs, size_t count
   return p;
 }
 
-static lqt_status read_logits(lqt_session *s, bool whole, uint64_t rows, float *out,
-                              lqt_diag *diag) {
-  lqt_view view = lqt__program_logits(&s->program, whole, rows);
-  uint64_t count = rows * view.cols;
-  LQT__TRY(
-      lqt_buffer_read(view.buffer, view.offset, out, count * lqt_dtype_size(view.dtype), diag));
-  if (view.dtype == LQT_DTYPE_F16) {
-    /* Widen in place, from the end. */
-    const uint8_t *halves = (const uint8_t *)out;
-    for (uint64_t i = count; i-- > 0;) {
-      uint16_t half;
-      memcpy(&half, halves + 2 * i, sizeof half);
-      out[i] = lqt__f32_from_f16(half);
-    }
+/* Halves that stand in front of `out` become floats, from the end. */
+static void widen_logits(float *out, uint64_t count) {
+  const uint8_t *halves = (const uint8_t *)out;
+  for (uint64_t i = count; i-- > 0;) {
+    uint16_t half;
+    memcpy(&half, halves + 2 * i, sizeof half);
+    out[i] = lqt__f32_from_f16(half);
   }
-  return LQT_OK;
 }
 
-/* The body once, the tail for as many wanted rows at a time as there is room for. */
-static lqt_status run_split(lqt_session *s, pass p, float *out, lqt_diag *diag) {
-  const lqt__plan *plan = &s->engine->plan;
-  lqt_device *device = s->engine->device;
-  uint64_t row_offset = 3 * lqt__step_stride(p.tokens) * sizeof(int32_t);
-  for (uint64_t done = 0; done < p.rows;) {
-    uint64_t rows = p.rows - done < s->max_rows ? p.rows - done : s->max_rows;
-    LQT__TRY(
-        lqt_buffer_write(s->steps, row_offset, s->wanted + done, rows * sizeof(int32_t), diag));
-    const lqt_op *ops = lqt__program_split(&s->program, p.tokens, rows);
-    size_t skipped = done == 0 ? 0 : plan->body_count;
-    LQT__TRY(lqt_device_run(device, ops + skipped, plan->op_count - skipped, diag));
-    LQT__TRY(read_logits(s, false, rows, out + done * s->engine->vocab_size, diag));
-    done += rows;
+/* What the device is to get before a run: the step's inputs, and rows of the page table that it
+ * does not have yet. */
+static size_t fill_transfers(lqt_session *s, uint64_t ints, lqt_transfer out[2]) {
+  const lqt__cache *cache = &s->cache;
+  size_t count = 0;
+  out[count++] = (lqt_transfer){s->steps, 0, ints * sizeof(int32_t), s->step};
+  if (cache->dirty_first != cache->dirty_end) {
+    uint64_t row = (uint64_t)cache->table_cols * sizeof *cache->table;
+    out[count++] = (lqt_transfer){s->table, cache->dirty_first * row,
+                                  (cache->dirty_end - cache->dirty_first) * row,
+                                  cache->table + (size_t)cache->dirty_first * cache->table_cols};
   }
+  return count;
+}
+
+/* Runs one form of the program and fetches the logits that come out. */
+static lqt_status run_form(lqt_session *s, lqt__form form, pass p, uint64_t rows, uint64_t ints,
+                           float *out, lqt_diag *diag) {
+  lqt_program *program;
+  LQT__TRY(lqt__program_get(&s->program, form, p.tokens, rows, &program, diag));
+  lqt_transfer in[2], back;
+  size_t in_count = fill_transfers(s, ints, in), back_count = 0;
+  lqt_view view = {0};
+  if (form != LQT__FORM_STATE) {
+    view = lqt__program_logits(&s->program, form == LQT__FORM_WHOLE, rows);
+    back = (lqt_transfer){view.buffer, view.offset, rows * view.cols * lqt_dtype_size(view.dtype),
+                          out};
+    back_count = 1;
+  }
+  LQT__TRY(lqt_program_run(program, in, in_count, &back, back_count, diag));
+  s->cache.dirty_first = s->cache.dirty_end = 0;
+  if (view.dtype == LQT_DTYPE_F16) widen_logits(out, rows * view.cols);
   return LQT_OK;
 }
 
 static lqt_status run_pass(lqt_session *s, pass p, float *out, lqt_diag *diag) {
-  const lqt__plan *plan = &s->engine->plan;
-  lqt_device *device = s->engine->device;
-  uint64_t used = 2 * lqt__step_stride(p.tokens) + p.tokens;
-  LQT__TRY(lqt_buffer_write(s->steps, 0, s->step, used * sizeof(int32_t), diag));
-  if (p.rows != 0 && (p.rows < p.tokens || p.rows > s->max_rows)) {
-    return run_split(s, p, out, diag);
+  uint64_t stride = lqt__step_stride(p.tokens), ints = 2 * stride + p.tokens;
+  if (p.rows == 0) return run_form(s, LQT__FORM_STATE, p, 0, ints, NULL, diag);
+  if (p.rows == p.tokens && p.rows <= s->max_rows) {
+    return run_form(s, LQT__FORM_WHOLE, p, p.rows, ints, out, diag);
   }
-  const lqt_op *ops = lqt__program_whole(&s->program, p.tokens);
-  size_t count = p.rows != 0 ? plan->op_count - plan->gather_count : plan->state_count;
-  LQT__TRY(lqt_device_run(device, ops, count, diag));
-  return p.rows != 0 ? read_logits(s, true, p.rows, out, diag) : LQT_OK;
+  /* The body once, the tail for as many wanted rows at a time as there is room for. */
+  for (uint64_t done = 0; done < p.rows;) {
+    uint64_t rows = p.rows - done < s->max_rows ? p.rows - done : s->max_rows;
+    memcpy(s->step + 3 * stride, s->wanted + done, rows * sizeof *s->step);
+    LQT__TRY(run_form(s, done == 0 ? LQT__FORM_SPLIT : LQT__FORM_MORE, p, rows, 3 * stride + rows,
+                      out + done * s->engine->vocab_size, diag));
+    done += rows;
+  }
+  return LQT_OK;
 }
 
 lqt_status lqt__session_write_table(lqt_session *s, lqt_diag *diag) {
@@ -332,7 +344,6 @@ lqt_status lqt__session_write_table(lqt_session *s, lqt_diag *diag) {
 
 static lqt_status run_passes(lqt_session *s, const lqt_step_input *inputs, size_t count,
                              lqt_diag *diag) {
-  LQT__TRY(lqt__session_write_table(s, diag));
   size_t input = 0, token = 0;
   float *out = s->logits;
   while (input < count) {

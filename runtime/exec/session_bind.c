@@ -169,8 +169,9 @@ lqt_status lqt__session_remember(lqt_session *s, const lqt_step_input *input, lq
 static lqt_status run_filling(lqt_session *s, uint64_t count, uint32_t first, lqt_op *ops,
                               lqt_diag *diag) {
   const lqt__plan *plan = &s->engine->plan;
-  const lqt_op *all = lqt__program_whole(&s->program, count);
-  size_t used = 0;
+  size_t used = 0, all_count;
+  const lqt_op *all = lqt__program_ops(&s->program, LQT__FORM_STATE, count, 0, &all_count, diag);
+  if (all == NULL) return LQT_OUT_OF_MEMORY;
   for (size_t k = 0; k < plan->state_count; k++) {
     const lqt__plan_op *op = &plan->ops[k];
     bool skip = op->op.kind == LQT_OP_KV_WRITE && plan->values[op->out[0]].offset / 2 < first;

@@ -12,4 +12,8 @@
  * float16 activations round each output. */
 double lqt__op_tolerance(const lqt_op *op, bool exact);
 
+/* Checks ops for a run on `device`: contracts, and whose the operands are. */
+LQT_NODISCARD lqt_status lqt__ops_check(const lqt_device *device, const lqt_op *ops, size_t count,
+                                        lqt_diag *diag);
+
 #endif /* LQT_RUNTIME_KERNEL_CONTRACT_H_ */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/diag.h"
+#include "kernel/contract.h"
 #include "kernel/weight.h"
 #include "lqt/backend.h"
 
@@ -94,7 +95,8 @@ static lqt_status check_owner(const lqt_device *device, const lqt_op *op, lqt_di
                    "a buffer or weight belongs to another device than %s", device->info.selector);
 }
 
-lqt_status lqt_device_run(lqt_device *device, const lqt_op *ops, size_t count, lqt_diag *diag) {
+lqt_status lqt__ops_check(const lqt_device *device, const lqt_op *ops, size_t count,
+                          lqt_diag *diag) {
   if (device == NULL || (ops == NULL && count != 0)) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, "run", "no device or no ops");
   }
@@ -102,6 +104,11 @@ lqt_status lqt_device_run(lqt_device *device, const lqt_op *ops, size_t count, l
     LQT__TRY(lqt_op_check(&ops[i], diag));
     LQT__TRY(check_owner(device, &ops[i], diag));
   }
+  return LQT_OK;
+}
+
+lqt_status lqt_device_run(lqt_device *device, const lqt_op *ops, size_t count, lqt_diag *diag) {
+  LQT__TRY(lqt__ops_check(device, ops, count, diag));
   if (count == 0) return LQT_OK;
   return device->backend->run(device, ops, count, diag);
 }

@@ -340,6 +340,10 @@ static lqt_status run_device(lqt__selftest *t, const char *selector, uint64_t se
     status = lqt__selftest_patches(t);
     lqt__arena_free(&t->arena);
   }
+  if (status == LQT_OK) {
+    status = lqt__selftest_programs(t);
+    lqt__arena_free(&t->arena);
+  }
   lqt_device_release(t->oracle);
   lqt_device_release(t->device);
   t->oracle = t->device = NULL;

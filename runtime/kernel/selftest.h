@@ -100,8 +100,9 @@ LQT_NODISCARD lqt_status lqt__product_square(lqt__arena *arena, const lqt_weight
                                              const float *x, uint64_t stride, uint64_t tokens,
                                              double *out);
 
-/* Every case of the ops, and of patches. */
+/* Every case of the ops, of patches, and of programs. */
 LQT_NODISCARD lqt_status lqt__selftest_ops(lqt__selftest *t);
 LQT_NODISCARD lqt_status lqt__selftest_patches(lqt__selftest *t);
+LQT_NODISCARD lqt_status lqt__selftest_programs(lqt__selftest *t);
 
 #endif /* LQT_RUNTIME_KERNEL_SELFTEST_H_ */
