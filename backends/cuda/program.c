@@ -8,7 +8,8 @@
 #include "base/diag.h"
 #include "internal.h"
 
-#define STAGING_MOST (16u << 20) /* bytes that go through pinned memory; more are copied as they are */
+#define STAGING_MOST \
+  (16u << 20) /* bytes that go through pinned memory; more are copied as they are */
 
 typedef struct lqt__cu_program {
   CUgraphExec graph; /* NULL: not recorded */
@@ -55,10 +56,10 @@ static lqt_status write_all(lqt__cu_device *device, const lqt_transfer *in, size
       continue;
     }
     memcpy(pinned, in[i].data, in[i].bytes);
-    LQT__TRY(lqt__cu_check(device,
-                           device->driver->MemcpyHtoDAsync(address(&in[i]), pinned, in[i].bytes,
-                                                           device->stream),
-                           "copy to the device", diag));
+    LQT__TRY(lqt__cu_check(
+        device,
+        device->driver->MemcpyHtoDAsync(address(&in[i]), pinned, in[i].bytes, device->stream),
+        "copy to the device", diag));
     pinned += (in[i].bytes + 15) & ~UINT64_C(15);
   }
   return LQT_OK;
@@ -68,10 +69,10 @@ static lqt_status read_begin(lqt__cu_device *device, const lqt_transfer *out, si
                              uint8_t *pinned, lqt_diag *diag) {
   for (size_t i = 0; i < count && pinned != NULL; i++) {
     if (out[i].bytes == 0) continue;
-    LQT__TRY(lqt__cu_check(device,
-                           device->driver->MemcpyDtoHAsync(pinned, address(&out[i]), out[i].bytes,
-                                                           device->stream),
-                           "copy from the device", diag));
+    LQT__TRY(lqt__cu_check(
+        device,
+        device->driver->MemcpyDtoHAsync(pinned, address(&out[i]), out[i].bytes, device->stream),
+        "copy from the device", diag));
     pinned += (out[i].bytes + 15) & ~UINT64_C(15);
   }
   return LQT_OK;
@@ -106,7 +107,8 @@ static void record(lqt__cu_device *device, const lqt_program *program, lqt__cu_p
   device->capturing = false;
   CUgraph graph = NULL;
   CUresult result = driver->StreamEndCapture(device->stream, &graph);
-  if (status == LQT_OK && result == CUDA_SUCCESS && graph != NULL && native->epoch == device->epoch &&
+  if (status == LQT_OK && result == CUDA_SUCCESS && graph != NULL &&
+      native->epoch == device->epoch &&
       driver->GraphInstantiate(&native->graph, graph, 0) != CUDA_SUCCESS) {
     native->graph = NULL;
   }

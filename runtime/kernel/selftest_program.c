@@ -87,8 +87,7 @@ static void multiply(side *d, lqt_view in, size_t first, size_t count, const lqt
 static void build(side *d, const layer_shape *s, const layer_map *m) {
   const uint64_t t = s->tokens;
   lqt_view x = part(d, m->x, t, m->hidden), norm = part(d, m->norm, t, m->hidden);
-  lqt_view qkv[3] = {part(d, m->q, t, m->hidden), part(d, m->k, t, m->kv),
-                     part(d, m->v, t, m->kv)};
+  lqt_view qkv[3] = {part(d, m->q, t, m->hidden), part(d, m->k, t, m->kv), part(d, m->v, t, m->kv)};
   lqt_view mixed = part(d, m->mixed, t, m->hidden);
   lqt_view both[2] = {part(d, m->gate, t, s->ffn), part(d, m->up, t, s->ffn)};
   lqt_view positions = vector(d->steps, 0, t, LQT_DTYPE_I32);
@@ -156,11 +155,11 @@ typedef struct layer_data {
 
 static lqt_status make_data(lqt__selftest *t, const lqt__weight_kind *kind, const layer_shape *s,
                             const layer_map *m, layer_data *d) {
-  const uint64_t rows[LAYER_WEIGHTS] = {m->hidden, m->kv, m->kv, m->hidden, s->ffn, s->ffn,
-                                        m->hidden};
+  const uint64_t rows[LAYER_WEIGHTS] = {m->hidden, m->kv,  m->kv,    m->hidden,
+                                        s->ffn,    s->ffn, m->hidden};
   for (size_t i = 0; i < LAYER_WEIGHTS; i++) {
-    LQT__TRY(lqt__selftest_weight(&t->arena, &t->random, kind, rows[i],
-                                  i == 6 ? s->ffn : m->hidden, &d->weights[i]));
+    LQT__TRY(lqt__selftest_weight(&t->arena, &t->random, kind, rows[i], i == 6 ? s->ffn : m->hidden,
+                                  &d->weights[i]));
     /* Products about as large as what goes in. */
     d->weights[i].scale *= 1.0f / sqrtf((float)d->weights[i].cols);
   }
@@ -181,11 +180,13 @@ static lqt_status make_data(lqt__selftest *t, const lqt__weight_kind *kind, cons
     return LQT_OUT_OF_MEMORY;
   }
   memset(d->poison, 0xFF, bytes);
-  for (uint64_t i = 0; i < m->hidden; i++) d->constants[i] = 1.0f + 0.1f * lqt__random_normal(&t->random);
+  for (uint64_t i = 0; i < m->hidden; i++)
+    d->constants[i] = 1.0f + 0.1f * lqt__random_normal(&t->random);
   for (uint32_t i = 0; i < s->head_dim / 2; i++) {
     d->constants[m->hidden + i] = (float)pow(10000.0, -2.0 * i / s->head_dim);
   }
-  for (uint64_t i = 0; i < 2 * pages; i++) d->cache[i] = lqt__f16_from_f32(lqt__random_normal(&t->random));
+  for (uint64_t i = 0; i < 2 * pages; i++)
+    d->cache[i] = lqt__f16_from_f32(lqt__random_normal(&t->random));
   for (uint64_t i = 0; i < m->pages; i++) d->table[i] = (int32_t)i;
   for (uint64_t i = m->pages - 1; i > 0; i--) {
     uint32_t j = lqt__pick(t, (uint32_t)i + 1);
@@ -202,12 +203,12 @@ static lqt_status open_side(side *d, const layer_shape *s, const layer_map *m,
     LQT__TRY(lqt_weight_create(d->device, &data->weights[i], &d->weights[i], diag));
   }
   uint64_t pages = m->pages * PAGE * m->kv;
-  LQT__TRY(fill(d->device, m->activations * lqt_dtype_size(d->dtype), data->poison,
-                &d->activations, diag));
+  LQT__TRY(fill(d->device, m->activations * lqt_dtype_size(d->dtype), data->poison, &d->activations,
+                diag));
   LQT__TRY(lqt_buffer_create(d->device, 2 * s->tokens * 4, &d->steps, diag));
   LQT__TRY(fill(d->device, m->pages * 4, data->table, &d->table, diag));
-  LQT__TRY(fill(d->device, (m->hidden + s->head_dim / 2) * 4, data->constants, &d->constants,
-                diag));
+  LQT__TRY(
+      fill(d->device, (m->hidden + s->head_dim / 2) * 4, data->constants, &d->constants, diag));
   for (int i = 0; i < 2; i++) {
     LQT__TRY(fill(d->device, pages * 2, data->cache + i * pages, &d->cache[i], diag));
   }
@@ -320,8 +321,7 @@ static lqt_status execute(lqt__selftest *t, const lqt__weight_kind *kind, const 
   return LQT_OK;
 }
 
-static lqt_status layer_case(lqt__selftest *t, const lqt__weight_kind *kind,
-                             const layer_shape *s) {
+static lqt_status layer_case(lqt__selftest *t, const lqt__weight_kind *kind, const layer_shape *s) {
   snprintf(t->name, sizeof t->name, "program/%s/h%u.kv%u.d%u.f%u.t%u", kind->name, s->heads,
            s->kv_heads, s->head_dim, s->ffn, s->tokens);
   if (!lqt__case_wanted(t)) return LQT_OK;
