@@ -56,8 +56,8 @@ void lqt__program_reset(lqt__program *program);
  * gather. Valid until the next call. Errors: LQT_OUT_OF_MEMORY, LQT_INVALID_ARGUMENT. */
 LQT_NODISCARD lqt_status lqt__program_get(lqt__program *program, lqt__form form, uint64_t tokens,
                                           uint64_t rows, lqt_program **out, lqt_diag *diag);
-/* The ops of that program, `*out_count` of them, without making it. Valid until the next call. NULL:
- * no memory. */
+/* The ops of that program, `*out_count` of them, without making it. Valid until the next call.
+ * NULL: no memory. */
 const lqt_op *lqt__program_ops(lqt__program *program, lqt__form form, uint64_t tokens,
                                uint64_t rows, size_t *out_count, lqt_diag *diag);
 /* Where the logits are, in either form. */
