@@ -6,8 +6,8 @@
 #       here: Criterion's own .timeout leaks now and then, which the address sanitizer reports.
 #   lqt_add_stress_test(name SOURCES ... [LABELS ...] [TIMEOUT seconds] [ARGS ...])
 #       a plain main that returns 0 on success; runs under ThreadSanitizer too.
-#   lqt_add_fuzz_target(name SOURCES ... [CORPUS folder] [DICTIONARY file])
-#       LLVMFuzzerTestOneInput. With LQT_FUZZ a libFuzzer executable; without it the corpus is
+#   lqt_add_fuzz_target(name SOURCES ... [CORPUS folder] [DICTIONARY file] [MAX_LENGTH bytes])
+#       LLVMFuzzerTestOneInput on inputs of at most MAX_LENGTH bytes (65536). With LQT_FUZZ a libFuzzer executable; without it the corpus is
 #       replayed once as a ctest.
 #
 # Every test sees LQT_TEST_DATA (the folder with models/ and eval/; the environment wins).
@@ -85,7 +85,10 @@ function(lqt_add_stress_test name)
 endfunction()
 
 function(lqt_add_fuzz_target name)
-  cmake_parse_arguments(arg "" "CORPUS;DICTIONARY" "SOURCES" ${ARGN})
+  cmake_parse_arguments(arg "" "CORPUS;DICTIONARY;MAX_LENGTH" "SOURCES" ${ARGN})
+  if(NOT arg_MAX_LENGTH)
+    set(arg_MAX_LENGTH 65536)
+  endif()
   if(NOT BUILD_TESTING OR LQT_SANITIZE MATCHES "thread")
     return()
   endif()
@@ -95,7 +98,7 @@ function(lqt_add_fuzz_target name)
   if(LQT_FUZZ)
     lqt_add_test_executable(${name} ${arg_SOURCES})
     target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-    set(options -max_len=65536 -timeout=25 -rss_limit_mb=4096 -print_final_stats=1)
+    set(options -max_len=${arg_MAX_LENGTH} -timeout=25 -rss_limit_mb=4096 -print_final_stats=1)
     if(arg_DICTIONARY)
       get_filename_component(arg_DICTIONARY ${arg_DICTIONARY} ABSOLUTE)
       list(APPEND options -dict=${arg_DICTIONARY})

@@ -172,6 +172,13 @@ void lqt__output_abort(lqt__output *output) {
   output_free(output);
 }
 
+lqt_status lqt__output_probe(const char *path, lqt_diag *diag) {
+  lqt__output *output;
+  LQT__TRY(lqt__output_begin(path, &output, diag));
+  lqt__output_abort(output);
+  return LQT_OK;
+}
+
 lqt_status lqt__file_read(const char *path, size_t limit, char **out_data, size_t *out_bytes,
                           lqt_diag *diag) {
   *out_data = NULL;

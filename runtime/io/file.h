@@ -38,6 +38,8 @@ LQT_NODISCARD lqt_status lqt__output_read(lqt__output *output, uint64_t offset, 
 /* Ends the output, whatever it returns: on failure the temporary file is gone. */
 LQT_NODISCARD lqt_status lqt__output_commit(lqt__output *output, lqt_diag *diag);
 void lqt__output_abort(lqt__output *output); /* NULL accepted */
+/* Could an output to `path` begin? For a word before long work; leaves nothing behind. */
+LQT_NODISCARD lqt_status lqt__output_probe(const char *path, lqt_diag *diag);
 
 /* Reads a small file whole (at most `limit` bytes; LQT_LIMIT beyond); *out_data is terminated with
  * a zero byte that is not counted and freed with lqt__free. */

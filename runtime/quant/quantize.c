@@ -8,6 +8,7 @@
 
 #include "base/diag.h"
 #include "base/half.h"
+#include "io/file.h"
 #include "quant/matrix.h"
 #include "quant/output.h"
 #include "quant/provenance.h"
@@ -110,6 +111,8 @@ static lqt_status calibrate(lqt__quantizer *q, lqt_diag *diag) {
 static lqt_status quantize(lqt__quantizer *q, const char *source, const char *path,
                            lqt_diag *diag) {
   LQT__TRY(lqt__source_open(source, &q->source, diag));
+  /* Minutes of calibration come before the first byte is written. */
+  LQT__TRY(lqt__output_probe(path, diag));
   q->pool = lqt__pool_create(q->options->threads);
   if (q->pool == NULL) return lqt__fail_memory(diag, NULL, 0, "the threads");
   LQT__TRY(choose_specs(q, diag));

@@ -16,13 +16,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static const char *const merges[] = {"h e",   "l l", "he ll", "hell o", "o o",
                                      "oo oo", "1 2", "' s",   NULL};
 
+/* Every byte is a token at most, so the ids have room. That a call without room counts the same is
+ * tried for one text in eight: encoding is what the time goes into. */
 static void check_text(const lqt_tokenizer *t, const char *text, size_t size, bool special,
                        bool same) {
   size_t count, again, at = 0;
-  if (lqt_tokenizer_encode(t, text, size, special, NULL, 0, &count, NULL) != LQT_OK) abort();
-  int32_t *ids = malloc((count + 1) * sizeof *ids);
-  if (lqt_tokenizer_encode(t, text, size, special, ids, count, &again, NULL) != LQT_OK ||
-      again != count) {
+  int32_t *ids = malloc((size + 1) * sizeof *ids);
+  if (lqt_tokenizer_encode(t, text, size, special, ids, size + 1, &count, NULL) != LQT_OK ||
+      count > size + 1) {
+    abort();
+  }
+  if (size % 8 == 0 &&
+      (lqt_tokenizer_encode(t, text, size, special, NULL, 0, &again, NULL) != LQT_OK ||
+       again != count)) {
     abort();
   }
   for (size_t i = 0; i < count; i++) {
@@ -70,15 +76,26 @@ static void try_loaded(lqt_tokenizer *t, lqt_status status) {
   lqt_tokenizer_destroy(t);
 }
 
+/* `update` laid over `base`, recursively; what it does not touch is shared, not copied. */
+static json_t *overlay(json_t *base, json_t *update) {
+  if (!json_is_object(base) || !json_is_object(update)) return json_incref(update);
+  json_t *result = json_copy(base);
+  const char *key;
+  json_t *value;
+  json_object_foreach(update, key, value) {
+    json_object_set_new(result, key, overlay(json_object_get(base, key), value));
+  }
+  return result;
+}
+
 static void try_update(const char *text, size_t size) {
   static json_t *base;
   if (base == NULL) base = test_tokenizer_json(merges);
   json_t *update = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
   if (update == NULL) return;
-  json_t *root = json_deep_copy(base);
+  json_t *root = overlay(base, update);
   lqt_tokenizer *t = lqt__alloc_zero(sizeof *t);
-  if (json_object_update_recursive(root, update) != 0 ||
-      lqt__tokenizer_load(t, root, NULL) != LQT_OK) {
+  if (lqt__tokenizer_load(t, root, NULL) != LQT_OK) {
     lqt_tokenizer_destroy(t);
   } else {
     try_loaded(t, LQT_OK);
@@ -107,8 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     case 'g':
     case 'l':
     case 'd':
-      check_text(good((char)data[0]), rest, size - 1, false, true);
-      check_text(good((char)data[0]), rest, size - 1, true, true);
+      check_text(good((char)data[0]), rest, size - 1, size % 2 == 0, true);
       break;
     default:
       break;

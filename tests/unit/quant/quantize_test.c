@@ -314,6 +314,29 @@ Test(quantize, can_be_cancelled) {
   }
 }
 
+static bool count_calls(void *user, const char *stage, const char *unit, uint64_t done,
+                        uint64_t total) {
+  (void)stage, (void)unit, (void)done, (void)total;
+  ++*(int *)user;
+  return true;
+}
+
+Test(quantize, a_missing_output_folder_is_said_before_the_work) {
+  hf_spec spec = hf_default();
+  const char *folder = hf_create(&spec);
+  char path[256];
+  snprintf(path, sizeof path, "%s", hf_path("none/out.lqt"));
+  lqt_quantize_options o = defaults();
+  o.calibration = LQT_CALIBRATE_ON;
+  int calls = 0;
+  o.progress = count_calls;
+  o.user = &calls;
+  lqt_diag diag = {0};
+  cr_assert_eq(lqt_quantize(folder, path, &o, NULL, &diag), LQT_NOT_FOUND);
+  cr_assert_not_null(strstr(diag.where, "none/out.lqt"), "%s", diag.where);
+  cr_assert_eq(calls, 0, "work began");
+}
+
 /* Every allocation and every system call failed once in turn: no file, or a whole one. */
 Test(quantize, survives_faults) {
   hf_spec spec = hf_default();
