@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import unittest
 
+from hf_model import write_model
+
 PROGRAM = os.environ.get("LQT_PROGRAM", "build/lqt")
 SOURCE = os.environ.get("LQT_SOURCE_DIR", os.path.join(os.path.dirname(__file__), "..", ".."))
 DATA = os.environ.get("LQT_TEST_DATA", os.path.join(SOURCE, "..", "shared"))
@@ -16,6 +18,7 @@ VALGRIND = os.environ.get("LQT_VALGRIND", "") not in ("", "0")
 SANITIZED = os.environ.get("LQT_SANITIZED", "") not in ("", "0")
 # Slow surroundings: tests then try fewer positions of the same kind.
 SLOW = VALGRIND or SANITIZED
+TINY_MODELS = {}
 EMBEDDED = os.path.join(SOURCE, "models", "classic-11m-q4.lqt")
 
 DONE, NO, WRONG_USE, BAD_INPUT, NO_DEVICE, BUG = 0, 1, 2, 3, 4, 70
@@ -73,6 +76,18 @@ class Case(unittest.TestCase):
         result = self.run_lqt(*arguments, **keywords)
         self.assertEqual(result.code, DONE, f"lqt {' '.join(map(str, arguments))}\n{result}")
         return result
+
+    def tiny_model(self, name, *options):
+        """The path of a new file with the tiny model of hf_model, quantized with `options`, and
+        without calibration, which takes longer than everything else. Made once a process."""
+        if options not in TINY_MODELS:
+            source = write_model(self.path("tiny-source"))
+            made = self.path("tiny-made")
+            self.lqt("quantize", source, made, "-q", "--calibrate", "off", *options)
+            TINY_MODELS[options] = read(made)
+            shutil.rmtree(source)
+            os.remove(made)
+        return write(self.path(name), TINY_MODELS[options])
 
     def fails(self, code, words, *arguments, **keywords):
         """Runs the program; it must end with `code`, say nothing on stdout, and one sentence with

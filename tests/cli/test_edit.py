@@ -4,14 +4,12 @@ import unittest
 
 from harness import (BAD_INPUT, Case, VALGRIND, WRONG_USE, embedded_model, read, without_time,
                      write)
-from hf_model import write_model
 
 
 class Edit(Case):
     def setUp(self):
         super().setUp()
-        self.model = self.path("tiny.lqt")
-        self.lqt("quantize", write_model(self.path("hf")), self.model, "-q")
+        self.model = self.tiny_model("tiny.lqt")
         self.data = read(self.model)
 
     def test_there_and_back(self):
@@ -47,7 +45,7 @@ class Edit(Case):
         self.lqt("validate", out, "-q")
 
     def test_vector_codebooks(self):
-        self.lqt("quantize", self.path("hf"), self.model, "--vector-dim", 2, "--bits", 8, "-q")
+        self.tiny_model("tiny.lqt", "--vector-dim", 2, "--bits", 8)
         report = self.lqt("edit", "codebook", self.model, "--id", 1, "--vector", 9, "--value",
                           "0.5,-0.25", "--json").json()
         self.assertEqual(report["new"], [0.5, -0.25])
@@ -73,7 +71,7 @@ class Edit(Case):
                    "--vector", 0, "--value", 1)
         self.fails(BAD_INPUT, ["none"], *edit, "--id", 0, "--vector", 0, "--value", 1, "-o",
                    self.path("none/out.lqt"))
-        self.assertEqual(self.files(), ["hf", "tiny.lqt"])
+        self.assertEqual(self.files(), ["tiny.lqt"])
 
     @unittest.skipIf(VALGRIND, "too slow under valgrind")
     def test_the_text_changes_and_changes_back(self):

@@ -5,7 +5,6 @@ import struct
 import unittest
 
 from harness import BAD_INPUT, Case, NO, SLOW, embedded_model, read, write
-from hf_model import write_model
 
 SWITCHES = {"--header": "sections", "--metadata": "hyperparameters", "--modules": "graph",
             "--codebooks": "codebooks", "--tensors": "tensors", "--deltas": "deltas",
@@ -15,9 +14,7 @@ SWITCHES = {"--header": "sections", "--metadata": "hyperparameters", "--modules"
 class Inspect(Case):
     def setUp(self):
         super().setUp()
-        self.model = self.path("tiny.lqt")
-        self.lqt("quantize", write_model(self.path("hf")), self.model, "--bits", 4, "--group-size",
-                 32, "--outliers", 0.01, "-q")
+        self.model = self.tiny_model("tiny.lqt", "--group-size", 32, "--outliers", 0.01)
 
     def test_json_has_everything(self):
         whole = self.lqt("inspect", self.model, "--json").json()
@@ -75,8 +72,7 @@ class Inspect(Case):
 class BadFiles(Case):
     def setUp(self):
         super().setUp()
-        self.model = self.path("tiny.lqt")
-        self.lqt("quantize", write_model(self.path("hf")), self.model, "-q")
+        self.model = self.tiny_model("tiny.lqt")
         self.data = read(self.model)
 
     def test_wrong_paths(self):

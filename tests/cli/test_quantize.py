@@ -8,6 +8,8 @@ import unittest
 from harness import BAD_INPUT, Case, SLOW, WRONG_USE, read, write
 from hf_model import write_model, write_safetensors
 
+# Calibration takes longer than all else that a tiny model needs.
+PLAIN = ["--calibrate", "off"]
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 
 
@@ -23,8 +25,8 @@ class Quantize(Case):
 
     def test_every_width(self):
         for bits in ("2", "3", "4", "8"):
-            report = self.lqt("quantize", self.source, self.out, "--bits", bits, "--group-size", 16,
-                              "--embed-bits", "none", "--json", "-q").json()
+            report = self.lqt("quantize", self.source, self.out, *PLAIN, "--bits", bits,
+                              "--group-size", 16, "--embed-bits", "none", "--json", "-q").json()
             self.assertGreater(report["bits_per_weight"], int(bits))
             self.assertLess(report["bits_per_weight"], int(bits) + 3.5)
             tensors = self.tensors()
@@ -33,13 +35,14 @@ class Quantize(Case):
             self.lqt("validate", self.out, "-q")
 
     def test_more_bits_are_closer(self):
-        errors = [self.lqt("quantize", self.source, self.out, "--bits", bits, "--json",
+        errors = [self.lqt("quantize", self.source, self.out, *PLAIN, "--bits", bits, "--json",
                            "-q").json()["relative_error"] for bits in (2, 3, 4, 8)]
         self.assertEqual(errors, sorted(errors, reverse=True))
         self.assertLess(errors[3], 0.02)
 
     def test_no_quantization_keeps_the_values(self):
-        self.lqt("quantize", self.source, self.out, "--bits", "none", "--embed-bits", "none", "-q")
+        self.lqt("quantize", self.source, self.out, *PLAIN, "--bits", "none", "--embed-bits",
+                 "none", "-q")
         summary = self.lqt("inspect", self.out, "--json").json()
         self.assertEqual(summary["quantized_weights"], 0)
         self.assertEqual(summary["bits_per_weight"], 0)
@@ -53,7 +56,8 @@ class Quantize(Case):
                         ["--expandable-codebooks"], ["--group-size", "none"],
                         ["--calibrate", "off"], ["--calibrate", "on"],
                         ["--exclude", "*q_proj*,*.0.mlp.*"], ["--target-bpw", 5.5]):
-            report = self.lqt("quantize", self.source, self.out, *options, "--json", "-q").json()
+            report = self.lqt("quantize", self.source, self.out, *PLAIN, *options, "--json",
+                              "-q").json()
             self.lqt("validate", self.out, "-q")
             if options[0] == "--exclude":
                 self.assertEqual(self.tensors()[QUERY]["dtype"], "f32")
@@ -74,7 +78,7 @@ class Quantize(Case):
 
     def test_an_old_file_is_replaced(self):
         write(self.out, b"old")
-        self.lqt("quantize", self.source, self.out, "-q")
+        self.lqt("quantize", self.source, self.out, *PLAIN, "-q")
         self.lqt("validate", self.out, "-q")
         self.assertEqual(self.files(), ["hf", "out.lqt"])
 

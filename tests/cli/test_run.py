@@ -9,14 +9,12 @@ import unittest
 
 from harness import (BAD_INPUT, Case, NO_DEVICE, PROGRAM, SLOW, VALGRIND, WRONG_USE, data_path,
                      embedded_model, write)
-from hf_model import write_model
 
 
 class TinyCase(Case):
     def setUp(self):
         super().setUp()
-        self.model = self.path("tiny.lqt")
-        self.lqt("quantize", write_model(self.path("hf")), self.model, "--bits", "8", "-q")
+        self.model = self.tiny_model("tiny.lqt", "--bits", "8")
 
 
 class Run(TinyCase):
