@@ -1,7 +1,7 @@
 # Tests. Where they live: tests/unit/<area>/, tests/cts/, tests/stress/, tests/fuzz/, tests/cli/.
 #
 #   lqt_add_unit_test(name SOURCES a.c ... [LABELS slow ...] [LIBRARIES ...] [TIMEOUT seconds]
-#                     [ENVIRONMENT A=b ...])
+#                     [ENVIRONMENT A=b ...] [ARGS ...])
 #       one Criterion executable, one ctest. Nothing when Criterion is missing. Times are limited
 #       here: Criterion's own .timeout leaks now and then, which the address sanitizer reports.
 #   lqt_add_stress_test(name SOURCES ... [LABELS ...] [TIMEOUT seconds] [ARGS ...])
@@ -62,13 +62,13 @@ function(lqt_add_test_executable name)
 endfunction()
 
 function(lqt_add_unit_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LABELS;LIBRARIES;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LABELS;LIBRARIES;ENVIRONMENT;ARGS" ${ARGN})
   if(NOT CRITERION_FOUND OR NOT BUILD_TESTING OR NOT LQT_UNIT_TESTS)
     return()
   endif()
   lqt_add_test_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LIBRARIES} PkgConfig::CRITERION)
-  add_test(NAME ${name} COMMAND ${name} --short-filename)
+  add_test(NAME ${name} COMMAND ${name} --short-filename ${arg_ARGS})
   lqt_test_properties(${name} TIMEOUT ${arg_TIMEOUT} LABELS unit ${arg_LABELS}
                       ENVIRONMENT ${arg_ENVIRONMENT})
 endfunction()
