@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/diag.h"
 #include "internal.h"
+#include "staging.h"
 
 #define MIN_CAPABILITY 80
 
@@ -175,8 +176,12 @@ static lqt_status start(lqt__cu_device *device, lqt_diag *diag) {
                                  device->device),
       "read the size of shared memory", diag));
   device->shared_limit = (uint32_t)value;
-  LQT__TRY(lqt__cu_check(device, driver->StreamCreate(&device->stream, CU_STREAM_NON_BLOCKING),
-                         "create a stream", diag));
+  int least = 0, greatest = 0; /* steps go before the repacking of patches */
+  LQT__TRY(lqt__cu_check(device, driver->CtxGetStreamPriorityRange(&least, &greatest),
+                         "read the priorities of streams", diag));
+  LQT__TRY(lqt__cu_check(
+      device, driver->StreamCreateWithPriority(&device->stream, CU_STREAM_NON_BLOCKING, greatest),
+      "create a stream", diag));
   LQT__TRY(lqt__cu_memory(device, LQT__CU_COUNTERS * 4, "counters", &device->counters, diag));
   return lqt__cu_clear(device, device->counters, LQT__CU_COUNTERS * 4, diag);
 }
@@ -186,6 +191,7 @@ static void device_close(lqt_device *base) {
   const lqt__cu_driver *driver = device->driver;
   if (device->context != NULL) {
     (void)driver->CtxPushCurrent(device->context);
+    lqt__cu_staging_close(device);
     if (device->stream != NULL) (void)driver->StreamDestroy(device->stream);
     if (device->scratch != 0) (void)driver->MemFree(device->scratch);
     if (device->staging != NULL) (void)driver->MemFreeHost(device->staging);
@@ -197,6 +203,7 @@ static void device_close(lqt_device *base) {
     (void)driver->DevicePrimaryCtxRelease(device->device);
   }
   pthread_mutex_destroy(&device->mutex);
+  pthread_mutex_destroy(&device->patch_mutex);
   lqt__profile_destroy(&device->profile);
   lqt__free(device);
 }
@@ -220,6 +227,7 @@ static lqt_status device_open(const char *rest, const lqt_device_options *option
   device->device = number;
   device->capability = (uint32_t)capability;
   pthread_mutex_init(&device->mutex, NULL);
+  pthread_mutex_init(&device->patch_mutex, NULL);
   fill_info(driver, number, index, &device->base.info);
   CUresult result = driver->DevicePrimaryCtxRetain(&device->context, number);
   lqt_status status = LQT_OK;
@@ -300,6 +308,15 @@ static lqt_status find_function(lqt__cu_device *device, const lqt__cu_launch *la
   function->shared_limit = 48 * 1024;
   device->function_count++;
   *out = function;
+  return LQT_OK;
+}
+
+lqt_status lqt__cu_kernel(lqt__cu_device *device, lqt__cu_module module, const char *name,
+                          CUfunction *out, lqt_diag *diag) {
+  lqt__cu_function *function = NULL;
+  LQT__TRY(
+      find_function(device, &(lqt__cu_launch){.module = module, .name = name}, &function, diag));
+  *out = function->handle;
   return LQT_OK;
 }
 
@@ -505,6 +522,13 @@ const lqt_backend *lqt_backend_cuda(void) {
       .profile_take = profile_take,
       .program_run = lqt__cu_program_run,
       .program_forget = lqt__cu_program_forget,
+      .patch_create = lqt__cu_patch_create,
+      .patch_wait = lqt__cu_patch_wait,
+      .patch_flip = lqt__cu_patch_flip,
+      .patch_destroy = lqt__cu_patch_destroy,
+      .weight_digest = lqt__cu_weight_digest,
+      .host_alloc = lqt__cu_host_alloc,
+      .host_free = lqt__cu_host_free,
   };
   return &backend;
 }

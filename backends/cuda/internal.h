@@ -11,44 +11,54 @@
 
 /* Entry points of the driver, X(name, symbol). The symbols are those that cuda.h maps the names to.
  */
-#define LQT__CU_DRIVER_TABLE(X)                            \
-  X(Init, cuInit)                                          \
-  X(GetErrorName, cuGetErrorName)                          \
-  X(GetErrorString, cuGetErrorString)                      \
-  X(DeviceGetCount, cuDeviceGetCount)                      \
-  X(DeviceGet, cuDeviceGet)                                \
-  X(DeviceGetName, cuDeviceGetName)                        \
-  X(DeviceTotalMem, cuDeviceTotalMem_v2)                   \
-  X(DeviceGetAttribute, cuDeviceGetAttribute)              \
-  X(DevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain)      \
-  X(DevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2) \
-  X(CtxPushCurrent, cuCtxPushCurrent_v2)                   \
-  X(CtxPopCurrent, cuCtxPopCurrent_v2)                     \
-  X(MemGetInfo, cuMemGetInfo_v2)                           \
-  X(MemAlloc, cuMemAlloc_v2)                               \
-  X(MemFree, cuMemFree_v2)                                 \
-  X(MemcpyHtoDAsync, cuMemcpyHtoDAsync_v2)                 \
-  X(MemcpyDtoHAsync, cuMemcpyDtoHAsync_v2)                 \
-  X(MemsetD8Async, cuMemsetD8Async)                        \
-  X(ModuleLoadData, cuModuleLoadData)                      \
-  X(ModuleUnload, cuModuleUnload)                          \
-  X(ModuleGetFunction, cuModuleGetFunction)                \
-  X(FuncSetAttribute, cuFuncSetAttribute)                  \
-  X(LaunchKernel, cuLaunchKernel)                          \
-  X(StreamCreate, cuStreamCreate)                          \
-  X(StreamDestroy, cuStreamDestroy_v2)                     \
-  X(StreamSynchronize, cuStreamSynchronize)                \
-  X(EventCreate, cuEventCreate)                            \
-  X(EventDestroy, cuEventDestroy_v2)                       \
-  X(EventRecord, cuEventRecord)                            \
-  X(EventElapsedTime, cuEventElapsedTime)                  \
-  X(MemHostAlloc, cuMemHostAlloc)                          \
-  X(MemFreeHost, cuMemFreeHost)                            \
-  X(StreamBeginCapture, cuStreamBeginCapture_v2)           \
-  X(StreamEndCapture, cuStreamEndCapture)                  \
-  X(GraphInstantiate, cuGraphInstantiateWithFlags)         \
-  X(GraphLaunch, cuGraphLaunch)                            \
-  X(GraphExecDestroy, cuGraphExecDestroy)                  \
+#define LQT__CU_DRIVER_TABLE(X)                             \
+  X(Init, cuInit)                                           \
+  X(GetErrorName, cuGetErrorName)                           \
+  X(GetErrorString, cuGetErrorString)                       \
+  X(DeviceGetCount, cuDeviceGetCount)                       \
+  X(DeviceGet, cuDeviceGet)                                 \
+  X(DeviceGetName, cuDeviceGetName)                         \
+  X(DeviceTotalMem, cuDeviceTotalMem_v2)                    \
+  X(DeviceGetAttribute, cuDeviceGetAttribute)               \
+  X(DevicePrimaryCtxRetain, cuDevicePrimaryCtxRetain)       \
+  X(DevicePrimaryCtxRelease, cuDevicePrimaryCtxRelease_v2)  \
+  X(CtxPushCurrent, cuCtxPushCurrent_v2)                    \
+  X(CtxPopCurrent, cuCtxPopCurrent_v2)                      \
+  X(MemGetInfo, cuMemGetInfo_v2)                            \
+  X(MemAlloc, cuMemAlloc_v2)                                \
+  X(MemFree, cuMemFree_v2)                                  \
+  X(MemcpyHtoDAsync, cuMemcpyHtoDAsync_v2)                  \
+  X(MemcpyDtoHAsync, cuMemcpyDtoHAsync_v2)                  \
+  X(MemsetD8Async, cuMemsetD8Async)                         \
+  X(ModuleLoadData, cuModuleLoadData)                       \
+  X(ModuleUnload, cuModuleUnload)                           \
+  X(ModuleGetFunction, cuModuleGetFunction)                 \
+  X(FuncSetAttribute, cuFuncSetAttribute)                   \
+  X(LaunchKernel, cuLaunchKernel)                           \
+  X(StreamCreate, cuStreamCreate)                           \
+  X(StreamDestroy, cuStreamDestroy_v2)                      \
+  X(StreamSynchronize, cuStreamSynchronize)                 \
+  X(EventCreate, cuEventCreate)                             \
+  X(EventDestroy, cuEventDestroy_v2)                        \
+  X(EventRecord, cuEventRecord)                             \
+  X(EventElapsedTime, cuEventElapsedTime)                   \
+  X(EventSynchronize, cuEventSynchronize)                   \
+  X(StreamWaitEvent, cuStreamWaitEvent)                     \
+  X(StreamCreateWithPriority, cuStreamCreateWithPriority)   \
+  X(CtxGetStreamPriorityRange, cuCtxGetStreamPriorityRange) \
+  X(MemHostAlloc, cuMemHostAlloc)                           \
+  X(MemFreeHost, cuMemFreeHost)                             \
+  X(MemPoolCreate, cuMemPoolCreate)                         \
+  X(MemPoolDestroy, cuMemPoolDestroy)                       \
+  X(MemPoolSetAttribute, cuMemPoolSetAttribute)             \
+  X(MemAllocFromPoolAsync, cuMemAllocFromPoolAsync)         \
+  X(MemFreeAsync, cuMemFreeAsync)                           \
+  X(PointerGetAttribute, cuPointerGetAttribute)             \
+  X(StreamBeginCapture, cuStreamBeginCapture_v2)            \
+  X(StreamEndCapture, cuStreamEndCapture)                   \
+  X(GraphInstantiate, cuGraphInstantiateWithFlags)          \
+  X(GraphLaunch, cuGraphLaunch)                             \
+  X(GraphExecDestroy, cuGraphExecDestroy)                   \
   X(GraphDestroy, cuGraphDestroy)
 
 typedef struct lqt__cu_driver {
@@ -70,6 +80,7 @@ typedef enum lqt__cu_module {
   LQT__CU_SMALL3,
   LQT__CU_SMALL4,
   LQT__CU_SMALL8,
+  LQT__CU_SWAP,
   LQT__CU_MODULES
 } lqt__cu_module;
 const void *lqt__cu_fatbin(lqt__cu_module module);
@@ -103,6 +114,8 @@ typedef struct lqt__cu_device {
    * the mutex. */
   uint64_t epoch;
   bool capturing;
+  pthread_mutex_t patch_mutex; /* of what follows; never taken while `mutex` is held */
+  struct lqt__cu_staging *patches;
 } lqt__cu_device;
 
 #define LQT__CU_COUNTERS 4096u
@@ -121,6 +134,7 @@ typedef struct lqt__cu_weight {
   uint32_t last_units; /* units of the last column block that hold weights */
   uint64_t index_bytes;
   CUdeviceptr blocks[LQT__CU_WEIGHT_BLOCKS];
+  uint64_t block_bytes[LQT__CU_WEIGHT_BLOCKS];
   size_t block_count;
 } lqt__cu_weight;
 
@@ -156,6 +170,9 @@ typedef struct lqt__cu_launch {
   bool overlap;     /* may start before the previous kernel ends (it waits by itself) */
 } lqt__cu_launch;
 lqt_status lqt__cu_run(lqt__cu_device *device, const lqt__cu_launch *launch, lqt_diag *diag);
+/* A kernel's handle, loaded when needed. The mutex is held. */
+lqt_status lqt__cu_kernel(lqt__cu_device *device, lqt__cu_module module, const char *name,
+                          CUfunction *out, lqt_diag *diag);
 
 lqt_status lqt__cu_weight_create(lqt_device *device, const lqt_weight_desc *desc, lqt_weight **out,
                                  lqt_diag *diag);
@@ -170,6 +187,19 @@ lqt_status lqt__cu_ops_run_profiled(lqt__cu_device *device, const lqt_op *ops, s
 lqt_status lqt__cu_program_run(lqt_program *program, const lqt_transfer *in, size_t in_count,
                                const lqt_transfer *out, size_t out_count, lqt_diag *diag);
 void lqt__cu_program_forget(lqt_program *program);
+lqt_status lqt__cu_patch_create(lqt_device *device, const lqt_patch_change *changes, size_t count,
+                                lqt_patch **out, lqt_diag *diag);
+lqt_status lqt__cu_patch_wait(lqt_patch *patch, lqt_diag *diag);
+lqt_status lqt__cu_patch_flip(lqt_patch *patch, lqt_diag *diag);
+void lqt__cu_patch_destroy(lqt_patch *patch);
+lqt_status lqt__cu_weight_digest(lqt_weight *weight, uint64_t *out_digest, lqt_diag *diag);
+void *lqt__cu_host_alloc(lqt_device *device, uint64_t bytes);
+void lqt__cu_host_free(lqt_device *device, void *memory);
+/* Every index that lies wholly inside a patch of indices has an entry. */
+lqt_status lqt__cu_indices_check(const lqt__cu_stream *stream, uint64_t cols,
+                                 const lqt_weight_patch *patch, lqt_diag *diag);
+/* The arguments of the packing kernels that a weight and one of its streams determine. */
+lqt__cu_pack lqt__cu_pack_args(const lqt__cu_weight *weight, const lqt__cu_stream *stream);
 
 lqt_status lqt__cu_op_run(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);
 lqt_status lqt__cu_matmul(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);

@@ -42,9 +42,11 @@ static bool takes_fused(const lqt_weight_desc *desc) {
 static lqt_status block(lqt__cu_weight *weight, uint64_t bytes, uint64_t *out, lqt_diag *diag) {
   CUdeviceptr data;
   LQT__TRY(lqt__cu_memory(owner(weight), bytes, "a weight", &data, diag));
+  weight->block_bytes[weight->block_count] = bytes;
   weight->blocks[weight->block_count++] = data;
   *out = data;
-  return LQT_OK;
+  /* Also bytes that nothing fills have a value: see lqt__cu_weight_digest. */
+  return lqt__cu_clear(owner(weight), data, bytes, diag);
 }
 
 /* A block with a copy of `bytes` host bytes and `pad` zero bytes behind them. */
@@ -76,7 +78,7 @@ static lqt_status pack(lqt__cu_device *device, const char *kernel, uint64_t item
   return wait(device, diag);
 }
 
-static lqt__cu_pack pack_args(const lqt__cu_weight *weight, const lqt__cu_stream *stream) {
+lqt__cu_pack lqt__cu_pack_args(const lqt__cu_weight *weight, const lqt__cu_stream *stream) {
   const lqt__cu_weight_view *view = &weight->view;
   return (lqt__cu_pack){.rows = view->rows,
                         .cols = view->cols,
@@ -92,7 +94,7 @@ static lqt__cu_pack pack_args(const lqt__cu_weight *weight, const lqt__cu_stream
 }
 
 static lqt_status expand_table(lqt__cu_weight *weight, lqt__cu_stream *stream, lqt_diag *diag) {
-  lqt__cu_pack args = pack_args(weight, stream);
+  lqt__cu_pack args = lqt__cu_pack_args(weight, stream);
   args.from = stream->book;
   args.to = stream->table;
   return pack(owner(weight), "lqt_pack_table", 256, &args, diag);
@@ -124,7 +126,7 @@ static lqt_status upload_stream(lqt__cu_weight *weight, const lqt_index_view *in
   LQT__TRY(block(weight, 2048, &stream->table, diag));
   CUdeviceptr staging;
   LQT__TRY(lqt__cu_memory(device, bytes + 16, "the upload of a weight", &staging, diag));
-  lqt__cu_pack args = pack_args(weight, stream);
+  lqt__cu_pack args = lqt__cu_pack_args(weight, stream);
   args.from = staging;
   args.to = stream->data;
   lqt_status status = lqt__cu_copy_in(device, staging, indices->data, bytes, diag);
@@ -138,7 +140,7 @@ static lqt_status upload_stream(lqt__cu_weight *weight, const lqt_index_view *in
 static lqt_status scatter_scales(lqt__cu_weight *weight, CUdeviceptr from, uint64_t first,
                                  uint64_t count, lqt_diag *diag) {
   const lqt__cu_weight_view *view = &weight->view;
-  lqt__cu_pack args = pack_args(weight, &view->main);
+  lqt__cu_pack args = lqt__cu_pack_args(weight, &view->main);
   args.from = from;
   args.to = view->scales;
   args.row_stride = view->group_row_stride;
@@ -278,9 +280,8 @@ lqt_status lqt__cu_weight_create(lqt_device *base, const lqt_weight_desc *desc, 
   return LQT_OK;
 }
 
-/* Every index that lies wholly inside the patch has an entry. */
-static lqt_status check_indices(const lqt__cu_stream *stream, uint64_t cols,
-                                const lqt_weight_patch *patch, lqt_diag *diag) {
+lqt_status lqt__cu_indices_check(const lqt__cu_stream *stream, uint64_t cols,
+                                 const lqt_weight_patch *patch, lqt_diag *diag) {
   if (stream->entries >= 1u << stream->bits) return LQT_OK;
   uint64_t per_row = lqt__ceil_div(cols, stream->vector_dim), stride = stream->row_stride;
   uint64_t end = patch->first + patch->count;
@@ -318,7 +319,7 @@ static lqt_status patch_packed(lqt__cu_weight *weight, const lqt_weight_patch *p
     status = scatter_scales(weight, staging, patch->first, patch->count, diag);
   } else if (status == LQT_OK) {
     const lqt__cu_stream *stream = patch->part == LQT_PART_INDICES ? &view->main : &view->residual;
-    lqt__cu_pack args = pack_args(weight, stream);
+    lqt__cu_pack args = lqt__cu_pack_args(weight, stream);
     args.from = staging;
     args.to = stream->data;
     args.first = patch->first;
@@ -396,9 +397,9 @@ lqt_status lqt__cu_weight_patch(lqt_weight *base, const lqt_weight_patch *patche
   lqt__cu_device *device = owner(weight);
   for (size_t i = 0; i < count; i++) {
     if (patches[i].part == LQT_PART_INDICES) {
-      LQT__TRY(check_indices(&weight->view.main, weight->view.cols, &patches[i], diag));
+      LQT__TRY(lqt__cu_indices_check(&weight->view.main, weight->view.cols, &patches[i], diag));
     } else if (patches[i].part == LQT_PART_RESIDUAL_INDICES) {
-      LQT__TRY(check_indices(&weight->view.residual, weight->view.cols, &patches[i], diag));
+      LQT__TRY(lqt__cu_indices_check(&weight->view.residual, weight->view.cols, &patches[i], diag));
     }
   }
   pthread_mutex_lock(&device->mutex);

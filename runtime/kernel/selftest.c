@@ -338,6 +338,7 @@ static lqt_status run_device(lqt__selftest *t, const char *selector, uint64_t se
   }
   if (status == LQT_OK) {
     status = lqt__selftest_patches(t);
+    if (status == LQT_OK) status = lqt__selftest_staged(t);
     lqt__arena_free(&t->arena);
   }
   if (status == LQT_OK) {

@@ -29,6 +29,11 @@ LQT_NODISCARD lqt_status lqt__selftest_weight(lqt__arena *arena, lqt__random *ra
 LQT_NODISCARD lqt_status lqt__selftest_patch(lqt__arena *arena, lqt__random *random,
                                              lqt_weight_desc *desc, lqt_weight_part part,
                                              lqt_weight_patch *out);
+/* The same of a given range (of indices: the whole rows it meets); *out_old: what stood there. */
+LQT_NODISCARD lqt_status lqt__selftest_patch_range(lqt__arena *arena, lqt__random *random,
+                                                   lqt_weight_desc *desc, lqt_weight_part part,
+                                                   uint64_t first, uint64_t count,
+                                                   lqt_weight_patch *out, const void **out_old);
 
 typedef struct lqt__operand {
   bool used, output;
@@ -104,5 +109,6 @@ LQT_NODISCARD lqt_status lqt__product_square(lqt__arena *arena, const lqt_weight
 LQT_NODISCARD lqt_status lqt__selftest_ops(lqt__selftest *t);
 LQT_NODISCARD lqt_status lqt__selftest_patches(lqt__selftest *t);
 LQT_NODISCARD lqt_status lqt__selftest_programs(lqt__selftest *t);
+LQT_NODISCARD lqt_status lqt__selftest_staged(lqt__selftest *t);
 
 #endif /* LQT_RUNTIME_KERNEL_SELFTEST_H_ */

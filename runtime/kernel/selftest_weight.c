@@ -379,25 +379,41 @@ static bool patch_data(lqt__arena *arena, lqt__random *random, lqt_weight_desc *
   return true;
 }
 
+/* Between a patch's data and its place in the description; low-rank values may go on in B. */
+static void move_part(lqt_weight_desc *desc, const lqt_weight_patch *patch, bool in,
+                      uint8_t *data) {
+  uint64_t a_count = desc->rows * desc->delta.rank;
+  uint64_t size = lqt__weight_part_size(desc, patch->part), split = patch->count;
+  bool low_rank = patch->part == LQT_PART_DELTA_VALUES && desc->delta.kind == LQT_DELTA_LOW_RANK;
+  if (low_rank && patch->first < a_count && a_count - patch->first < split) {
+    split = a_count - patch->first;
+  }
+  for (uint64_t done = 0; done < patch->count; done = split, split = patch->count) {
+    uint8_t *slot = part_slot(desc, patch->part, patch->first + done);
+    uint64_t bytes = (split - done) * size;
+    memcpy(in ? slot : data + done * size, in ? data + done * size : slot, bytes);
+  }
+}
+
+lqt_status lqt__selftest_patch_range(lqt__arena *arena, lqt__random *random, lqt_weight_desc *desc,
+                                     lqt_weight_part part, uint64_t first, uint64_t count,
+                                     lqt_weight_patch *out, const void **out_old) {
+  lqt_weight_patch patch = {.part = part, .first = first, .count = count};
+  if (!patch_data(arena, random, desc, &patch)) return LQT_OUT_OF_MEMORY;
+  uint8_t *old = lqt__arena_array(arena, patch.count, lqt__weight_part_size(desc, part));
+  if (old == NULL) return LQT_OUT_OF_MEMORY;
+  move_part(desc, &patch, false, old);
+  move_part(desc, &patch, true, (uint8_t *)patch.data);
+  *out = patch;
+  if (out_old != NULL) *out_old = old;
+  return LQT_OK;
+}
+
 lqt_status lqt__selftest_patch(lqt__arena *arena, lqt__random *random, lqt_weight_desc *desc,
                                lqt_weight_part part, lqt_weight_patch *out) {
   uint64_t have = lqt__weight_part_count(desc, part);
   uint64_t most = have < 1000 ? have : 1000;
   uint64_t count = have == 0 ? 0 : 1 + lqt__random_below(random, (uint32_t)most);
   uint64_t first = have == 0 ? 0 : lqt__random_below(random, (uint32_t)(have - count + 1));
-  uint64_t a_count = desc->rows * desc->delta.rank;
-  lqt_weight_patch patch = {.part = part, .first = first, .count = count};
-  if (!patch_data(arena, random, desc, &patch)) return LQT_OUT_OF_MEMORY;
-  uint64_t size = lqt__weight_part_size(desc, part), split = patch.count;
-  bool low_rank = part == LQT_PART_DELTA_VALUES && desc->delta.kind == LQT_DELTA_LOW_RANK;
-  if (low_rank && patch.first < a_count && a_count - patch.first < split) {
-    split = a_count - patch.first; /* the range goes on in B */
-  }
-  if (split != 0) memcpy(part_slot(desc, part, patch.first), patch.data, split * size);
-  if (split < patch.count) {
-    memcpy(part_slot(desc, part, patch.first + split), (const uint8_t *)patch.data + split * size,
-           (patch.count - split) * size);
-  }
-  *out = patch;
-  return LQT_OK;
+  return lqt__selftest_patch_range(arena, random, desc, part, first, count, out, NULL);
 }

@@ -102,4 +102,21 @@ typedef struct lqt__cu_pack {
   uint32_t group_size, group_shift, entries, groups;
 } lqt__cu_pack;
 
+/* Flipping staged patches (swap.cu). */
+#define LQT__CU_SWAP_BLOCK 65536u
+#define LQT__CU_SWAP_WARP 2048u
+typedef struct lqt__cu_swap_range {
+  uint64_t live, staged, bytes;
+} lqt__cu_swap_range;
+enum { LQT__CU_SWAP_INDICES = 1, LQT__CU_SWAP_SCALES = 2, LQT__CU_SWAP_TABLE = 3 };
+/* pack.from: the staged values (tables: the codebook); pack.to: the packed form (the table). */
+typedef struct lqt__cu_swap_job {
+  uint32_t kind, reserved;
+  lqt__cu_pack pack;
+} lqt__cu_swap_job;
+typedef struct lqt__cu_swap {
+  uint64_t jobs; /* device memory: lqt__cu_swap_range or lqt__cu_swap_job [count] */
+  uint64_t count;
+} lqt__cu_swap;
+
 #endif /* LQT_BACKENDS_CUDA_KERNELS_PARAMS_H_ */
