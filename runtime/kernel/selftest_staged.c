@@ -83,8 +83,9 @@ static lqt_status stage(lqt__selftest *t, staged_case *c, lqt_patch **out, lqt_d
   size_t count = 0;
   for (int i = 0; i < CHANGES; i++) {
     lqt_weight_part part = (lqt_weight_part)(1 + lqt__pick(t, LQT_PART_PLAIN));
+    if ((parts >> part & 1u) == 0) continue;
     uint64_t have = lqt__weight_part_count(&c->desc, part), first, size;
-    if ((parts >> part & 1u) == 0 || have == 0) continue;
+    if (have == 0) continue;
     choose_range(t, have, &first, &size);
     lqt_patch_change *change = &changes[count++];
     change->weight = c->live;
