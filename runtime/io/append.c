@@ -16,6 +16,7 @@
 
 struct lqt__append_file {
   int fd;
+  bool created;
   char *path, *directory;
 };
 
@@ -36,18 +37,17 @@ static bool names(const char *path, int fd) {
 
 /* Opens and, for a writer, locks. A journal may be replaced between the two: the lock that counts
  * is the one on the file that has the name. */
-static lqt_status open_locked(lqt__append_file *file, lqt__append_mode mode, bool *out_created,
-                              lqt_diag *diag) {
+static lqt_status open_locked(lqt__append_file *file, lqt__append_mode mode, lqt_diag *diag) {
   const int access = mode == LQT__APPEND_READ ? O_RDONLY : O_RDWR;
   for (;;) {
-    *out_created = false;
+    file->created = false;
     file->fd = lqt__io_fails() ? -1 : open(file->path, access | O_CLOEXEC);
     if (file->fd < 0 && errno == ENOENT && mode == LQT__APPEND_CREATE) {
       file->fd =
           lqt__io_fails() ? -1 : open(file->path, access | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
       if (file->fd < 0 && errno == EEXIST) continue; /* another writer was faster */
       if (file->fd < 0) return fail_write(diag, file->path, "create the file");
-      *out_created = true;
+      file->created = true;
     }
     if (file->fd < 0) return lqt__fail_io(diag, file->path, "open the file");
     struct stat info;
@@ -78,13 +78,14 @@ lqt_status lqt__append_open(const char *path, lqt__append_mode mode, lqt__append
     lqt__append_close(file);
     return lqt__fail_memory(diag, path, strlen(path), "a file name");
   }
-  bool created;
-  lqt_status status = open_locked(file, mode, &created, diag);
-  if (status == LQT_OK && created) {
+  lqt_status status = open_locked(file, mode, diag);
+  if (status == LQT_OK && file->created) {
     lqt__io_tell((lqt__io_event){.kind = LQT__IO_CREATE, .path = file->path});
-    status = lqt__path_sync_directory(file->path, file->directory, diag);
-    if (status != LQT_OK) lqt__path_remove(file->path);
   }
+  if (status == LQT_OK && mode != LQT__APPEND_READ) {
+    status = lqt__path_sync_directory(file->path, file->directory, diag);
+  }
+  if (status != LQT_OK && file->created) lqt__path_remove(file->path);
   if (status != LQT_OK) {
     lqt__append_close(file);
     return status;
@@ -100,6 +101,8 @@ void lqt__append_close(lqt__append_file *file) {
   lqt__free(file->directory);
   lqt__free(file);
 }
+
+bool lqt__append_was_created(const lqt__append_file *file) { return file->created; }
 
 const char *lqt__append_path(const lqt__append_file *file) { return file->path; }
 
@@ -181,7 +184,8 @@ static lqt_status write_replacement(int fd, const char *name, const void *data, 
 }
 
 lqt_status lqt__append_replace(lqt__append_file *file, const void *data, size_t bytes,
-                               lqt_diag *diag) {
+                               bool *out_done, lqt_diag *diag) {
+  *out_done = false;
   static _Atomic unsigned serial;
   size_t size = strlen(file->path) + 40;
   char *name = lqt__alloc(size);
@@ -204,8 +208,11 @@ lqt_status lqt__append_replace(lqt__append_file *file, const void *data, size_t 
   } else {
     close(file->fd);
     file->fd = fd;
+    *out_done = true;
     status = lqt__path_sync_directory(file->path, file->directory, diag);
   }
   lqt__free(name);
   return status;
 }
+
+void lqt__append_remove(lqt__append_file *file) { lqt__path_remove(file->path); }

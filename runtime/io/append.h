@@ -13,14 +13,17 @@ typedef struct lqt__append_file lqt__append_file;
 typedef enum lqt__append_mode {
   LQT__APPEND_READ,
   LQT__APPEND_WRITE,  /* the file must be there */
-  LQT__APPEND_CREATE, /* an empty one is made when there is none, and its folder synced */
+  LQT__APPEND_CREATE, /* an empty one is made when there is none */
 } lqt__append_mode;
 
-/* Errors: LQT_NOT_FOUND, LQT_LOCKED (another writer), LQT_IO, LQT_INVALID_ARGUMENT (not a regular
+/* A writer syncs the folder: the name may be one that an interrupted process left unsynced.
+ * Errors: LQT_NOT_FOUND, LQT_LOCKED (another writer), LQT_IO, LQT_INVALID_ARGUMENT (not a regular
  * file), LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__append_open(const char *path, lqt__append_mode mode,
                                           lqt__append_file **out, lqt_diag *diag);
 void lqt__append_close(lqt__append_file *file); /* NULL accepted */
+/* True when opening made the file. */
+bool lqt__append_was_created(const lqt__append_file *file);
 /* The path through symbolic links, as it was opened. */
 const char *lqt__append_path(const lqt__append_file *file);
 
@@ -40,9 +43,11 @@ LQT_NODISCARD lqt_status lqt__append_truncate(lqt__append_file *file, uint64_t b
 LQT_NODISCARD lqt_status lqt__append_was_replaced(lqt__append_file *file, bool *out_replaced,
                                                   lqt_diag *diag);
 /* A writer's file becomes data[bytes] as a whole: a new file beside it, locked and synced, takes
- * its name. On failure the file is as it was, unless the last step (syncing the folder) failed:
- * then the handle has the new file already. */
+ * its name. *out_done: it has the name, and the handle is the new file's; when the call failed even
+ * so, the folder could not be synced, and a crash may bring the old file back. */
 LQT_NODISCARD lqt_status lqt__append_replace(lqt__append_file *file, const void *data, size_t bytes,
-                                             lqt_diag *diag);
+                                             bool *out_done, lqt_diag *diag);
+/* Takes a writer's file away. */
+void lqt__append_remove(lqt__append_file *file);
 
 #endif /* LQT_RUNTIME_IO_APPEND_H_ */
