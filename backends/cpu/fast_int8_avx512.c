@@ -19,6 +19,7 @@
 #include "fast_decode_avx512.h"
 
 enum { COLS = LQT__FAST_INT8_COLS, PANEL = LQT__FAST_PANEL, KC = LQT__FAST_KC };
+enum { X_AHEAD = 1024 }; /* bytes; activations come from the second-level cache */
 
 LQT__FAST_INLINE void dot_quads(__m512i *acc, __m512i x, __m512i w) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(*acc) : "v"(x), "v"(w));
@@ -43,7 +44,7 @@ LQT__FAST_INLINE void decode_span(lqt__fast_kind kind, const uint8_t *src, __m51
     }
     /* Of an index byte the permute reads 6 bits, and the table repeats within
      * them. */
-    _mm512_store_si512(out + q * 64, _mm512_permutexvar_epi8(index, table));
+    _mm512_store_si512(out + q * PANEL * 64, _mm512_permutexvar_epi8(index, table));
   }
 }
 
@@ -62,17 +63,25 @@ LQT__FAST_INLINE void decode_tile(const lqt__cpu_fast *w, uint64_t panel, uint64
   for (uint64_t r = 0; r < PANEL; r++) {
     const uint8_t *src =
         plane->stream + (panel * PANEL + r) * plane->block_bytes + k / span * bytes;
-    int8_t *to = out + r * KC * LQT__FAST_ROWS;
+    int8_t *to = out + r * 64;
     for (uint64_t i = 0; i < n; i += span) {
       decode_span(kind, src, table, to);
       src += bytes;
-      to += span * LQT__FAST_ROWS;
+      to += span * PANEL * LQT__FAST_ROWS;
     }
   }
 }
 
-/* One unit (columns with a common group scale) of a tile: acc = starts + sum of
- * products. */
+/* What the products of a tile share. */
+typedef struct tile_job {
+  /* [quad][PANEL][64]: one stream, whatever the number of rows. */
+  _Alignas(64) int8_t tile[PANEL * KC * LQT__FAST_ROWS];
+  _Alignas(64) float scales[KC / 16][PANEL][LQT__FAST_ROWS]; /* group scales of the units */
+  uint64_t n;                                                /* columns */
+  uint64_t unit, part;
+} tile_job;
+
+/* One unit (columns with a common group scale) of a tile: acc = start + sum of products. */
 LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const int32_t *start,
                                    uint64_t quads, __m512i acc[PANEL][COLS]) {
 #pragma GCC unroll 8
@@ -80,104 +89,65 @@ LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const 
     acc[0][c] = _mm512_set1_epi32(start[c]);
     acc[1][c] = acc[0][c];
   }
-  for (uint64_t q = 0; q < quads; q++) {
-    __m512i w0 = _mm512_load_si512(tile + q * 64);
-    __m512i w1 = _mm512_load_si512(tile + KC * LQT__FAST_ROWS + q * 64);
+  const uint32_t *const end = x + quads * 2 * COLS;
+#pragma GCC unroll 1
+  do {
+    const __m512i w0 = _mm512_load_si512(tile), w1 = _mm512_load_si512(tile + 64);
+    _mm_prefetch((const char *)x + X_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int c = 0; c < COLS; c++) {
-      __m512i magnitude = _mm512_set1_epi32((int)x[c]);
-      __m512i sign = _mm512_set1_epi32((int)x[COLS + c]);
+      const __m512i magnitude = _mm512_set1_epi32((int)x[c]);
+      const __m512i sign = _mm512_set1_epi32((int)x[COLS + c]);
       dot_quads(&acc[0][c], magnitude, _mm512_xor_si512(w0, sign));
       dot_quads(&acc[1][c], magnitude, _mm512_xor_si512(w1, sign));
     }
+    tile += PANEL * 64;
     x += 2 * COLS;
-  }
+  } while (x != end);
 }
 
-/* What the products of a tile share. */
-typedef struct tile_job {
-  _Alignas(64) int8_t tile[PANEL * KC * LQT__FAST_ROWS];
-  _Alignas(64) float scales[KC / 16][PANEL][LQT__FAST_ROWS]; /* group scales of the units */
-  uint64_t n;                                                /* columns */
-  uint64_t unit, part;
-} tile_job;
-
-typedef float tile_sums[PANEL][COLS][LQT__FAST_ROWS];
-
-/* sums += scale * acc; the first unit of a part begins the sums, the last one
- * adds them, times the scale of the activations, to the output. */
-LQT__FAST_INLINE void finish_unit(__m512i acc[PANEL][COLS], const float *scale, tile_sums sums,
-                                  const float *x_scale, float *out, const bool first,
-                                  const bool last) {
-#pragma GCC unroll 2
-  for (int r = 0; r < PANEL; r++) {
-    const __m512 factor = _mm512_load_ps(scale + r * LQT__FAST_ROWS);
-#pragma GCC unroll 8
-    for (int c = 0; c < COLS; c++) {
-      float *sum = sums[r][c], *to = out + (c * PANEL + r) * LQT__FAST_ROWS;
-      __m512 value = _mm512_cvtepi32_ps(acc[r][c]);
-      value = first ? _mm512_mul_ps(value, factor)
-                    : _mm512_fmadd_ps(value, factor, _mm512_load_ps(sum));
-      if (last) {
-        value = _mm512_fmadd_ps(value, _mm512_set1_ps(x_scale[c]), _mm512_load_ps(to));
-        _mm512_store_ps(to, value);
-      } else {
-        _mm512_store_ps(sum, value);
-      }
-    }
-  }
-}
-
-/* One tile of weights with 8 tokens: for each part (columns with a common
- * activation scale) the sums of its units by group scale, then out +=
- * activation scale * sums. */
-LQT__FAST_INLINE void tile_product(const tile_job *job, const uint32_t *x, const int32_t *start,
-                                   const float *x_scale, float *out, const uint64_t n,
-                                   const uint64_t part, const uint64_t unit) {
-  _Alignas(64) tile_sums sums;
-  __m512i acc[PANEL][COLS];
+/* One tile of weights with 8 tokens: for each part (columns with a common activation scale) the
+ * sums of its units by group scale, then out += activation scale * sums. */
+__attribute__((noinline)) static void tile_product(const tile_job *job, const uint32_t *x,
+                                                   const int32_t *start, const float *x_scale,
+                                                   float *out) {
   const int8_t *tile = job->tile;
   const float *scale = job->scales[0][0];
-  for (uint64_t k = 0; k < n; k += part) {
-    const uint64_t end = n - k < part ? n : k + part;
-    for (uint64_t i = k; i < end; i += unit) {
-      const uint64_t m = end - i < unit ? end - i : unit;
-      const bool first = i == k, last = i + m == end;
-      unit_product(tile, x, start, m / 4, acc);
-      if (first && last) {
-        finish_unit(acc, scale, sums, x_scale, out, true, true);
-      } else if (first) {
-        finish_unit(acc, scale, sums, x_scale, out, true, false);
-      } else if (last) {
-        finish_unit(acc, scale, sums, x_scale, out, false, true);
-      } else {
-        finish_unit(acc, scale, sums, x_scale, out, false, false);
+  const uint64_t unit = job->unit, part = job->part;
+  for (uint64_t left = job->n; left != 0;) {
+    uint64_t in_part = left < part ? left : part;
+    __m512 sums[PANEL][COLS];
+#pragma GCC unroll 8
+    for (int c = 0; c < COLS; c++) sums[0][c] = sums[1][c] = _mm512_setzero_ps();
+    left -= in_part;
+    while (in_part != 0) {
+      const uint64_t n = in_part < unit ? in_part : unit;
+      __m512i acc[PANEL][COLS];
+      unit_product(tile, x, start, n / 4, acc);
+#pragma GCC unroll 2
+      for (int r = 0; r < PANEL; r++) {
+        const __m512 factor = _mm512_load_ps(scale + r * LQT__FAST_ROWS);
+#pragma GCC unroll 8
+        for (int c = 0; c < COLS; c++) {
+          sums[r][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][c]), factor, sums[r][c]);
+        }
       }
-      tile += m * LQT__FAST_ROWS;
-      x += m / 4 * 2 * COLS;
+      tile += n * PANEL * LQT__FAST_ROWS;
+      x += n / 4 * 2 * COLS;
       start += COLS;
       scale += PANEL * LQT__FAST_ROWS;
+      in_part -= n;
+    }
+#pragma GCC unroll 8
+    for (int c = 0; c < COLS; c++) {
+      const __m512 factor = _mm512_set1_ps(x_scale[c]);
+#pragma GCC unroll 2
+      for (int r = 0; r < PANEL; r++) {
+        float *to = out + (c * PANEL + r) * LQT__FAST_ROWS;
+        _mm512_store_ps(to, _mm512_fmadd_ps(sums[r][c], factor, _mm512_load_ps(to)));
+      }
     }
     x_scale += COLS;
-  }
-}
-
-/* With constant loop counts it is a tenth faster, so the common group sizes
- * have their own. */
-static void run_tile(const tile_job *job, const uint32_t *x, const int32_t *start,
-                     const float *x_scale, float *out) {
-  if (job->n == KC && job->part == KC && job->unit == 64) {
-    tile_product(job, x, start, x_scale, out, KC, KC, 64);
-  } else if (job->n == KC && job->part == KC && job->unit == 32) {
-    tile_product(job, x, start, x_scale, out, KC, KC, 32);
-  } else if (job->n == KC && job->part == KC && job->unit == 128) {
-    tile_product(job, x, start, x_scale, out, KC, KC, 128);
-  } else if (job->n == KC && job->part == KC && job->unit == KC) {
-    tile_product(job, x, start, x_scale, out, KC, KC, KC);
-  } else if (job->n == KC && job->part == 64 && job->unit == 64) {
-    tile_product(job, x, start, x_scale, out, KC, 64, 64);
-  } else {
-    tile_product(job, x, start, x_scale, out, job->n, job->part, job->unit);
   }
 }
 
@@ -211,11 +181,12 @@ typedef struct ahead {
   uint64_t scale_lines;
 } ahead;
 
-static ahead after(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n, unsigned tiles) {
+static ahead after(const lqt__cpu_fast *w, uint64_t panel, unsigned count, uint64_t k, uint64_t n,
+                   unsigned tiles) {
   const lqt__fast_plane *plane = &w->plane[0];
   const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
   const bool turn = k + n == w->kpad;
-  const uint64_t block = (panel + turn) * PANEL, next = turn ? 0 : k + n;
+  const uint64_t block = (panel + (turn ? count : 0)) * PANEL, next = turn ? 0 : k + n;
   ahead a = {.block_bytes = plane->block_bytes, .block_scales = w->groups * LQT__FAST_ROWS * 2};
   a.stream = (const char *)plane->stream + block * plane->block_bytes +
              next / format->span * format->span_bytes;
@@ -242,95 +213,141 @@ LQT__FAST_INLINE void fetch(const ahead *a, unsigned tile) {
   }
 }
 
-void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const lqt__fast_x8 *x,
-                                 const int32_t *const *starts, unsigned tiles, float *out,
-                                 const lqt__fast_later *later) {
-  tile_job job;
-  const unsigned out_stride = COLS * PANEL * LQT__FAST_ROWS;
-  job.part = w->plane[0].tables->s8_part;
-  job.unit = lqt__fast_int8_unit(w);
-  memset(out, 0, (size_t)tiles * out_stride * sizeof *out);
+static void decode_panel(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile_job *job) {
+  switch (w->plane[0].kind) {
+    case LQT__FAST_S2:
+      decode_tile(w, panel, k, job->n, job->tile, LQT__FAST_S2);
+      return;
+    case LQT__FAST_S3:
+      decode_tile(w, panel, k, job->n, job->tile, LQT__FAST_S3);
+      return;
+    default:
+      decode_tile(w, panel, k, job->n, job->tile, LQT__FAST_S4);
+  }
+}
+
+void lqt__fast_panels_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, unsigned count,
+                                  const lqt__fast_x8 *x, const int32_t *const *starts,
+                                  unsigned tiles, float *out, const lqt__fast_later *later) {
+  enum { OUT = COLS * PANEL * LQT__FAST_ROWS };
+  tile_job jobs[LQT__FAST_INT8_PANELS];
+  const uint64_t part = w->plane[0].tables->s8_part, unit = lqt__fast_int8_unit(w);
+  memset(out, 0, (size_t)count * tiles * OUT * sizeof *out);
   for (uint64_t k = 0; k < w->kpad; k += KC) {
-    job.n = w->kpad - k < KC ? w->kpad - k : KC;
-    unit_scales(w, panel, k, &job);
-    switch (w->plane[0].kind) {
-      case LQT__FAST_S2:
-        decode_tile(w, panel, k, job.n, job.tile, LQT__FAST_S2);
-        break;
-      case LQT__FAST_S3:
-        decode_tile(w, panel, k, job.n, job.tile, LQT__FAST_S3);
-        break;
-      default:
-        decode_tile(w, panel, k, job.n, job.tile, LQT__FAST_S4);
+    ahead next[LQT__FAST_INT8_PANELS];
+    for (unsigned p = 0; p < count; p++) {
+      jobs[p].part = part;
+      jobs[p].unit = unit;
+      jobs[p].n = w->kpad - k < KC ? w->kpad - k : KC;
+      unit_scales(w, panel + p, k, &jobs[p]);
+      decode_panel(w, panel + p, k, &jobs[p]);
+      next[p] = after(w, panel + p, count, k, jobs[p].n, tiles);
     }
-    const ahead next = after(w, panel, k, job.n, tiles);
     const unsigned step = (unsigned)(k / KC) % COLS;
     /* Divisions once a tile of weights: they are slow enough to show. */
-    const uint64_t quad = k / 4 * 2 * COLS, start = k / job.unit * COLS,
-                   scale = k / job.part * COLS;
+    const uint64_t quad = k / KC * x->stride, start = k / unit * COLS, scale = k / part * COLS;
     for (unsigned t = 0; t < tiles; t++) {
-      fetch(&next, t);
       /* Outputs of a token, one of the tile's eight with each step along k. */
       const unsigned token = t * COLS + step;
-      if (token < later->tokens) {
-        const float *y = later->y + token * later->y_stride;
-        __builtin_prefetch(y, 1);
-        __builtin_prefetch(y + LQT__FAST_ROWS, 1);
+      for (unsigned p = 0; p < count; p++) {
+        fetch(&next[p], t);
+        if (token < later->tokens) {
+          const float *y = later->y + token * later->y_stride + p * PANEL * LQT__FAST_ROWS;
+          __builtin_prefetch(y, 1);
+          __builtin_prefetch(y + LQT__FAST_ROWS, 1);
+        }
+        tile_product(&jobs[p], x[t].quads + quad, starts[t] + start, x[t].scales + scale,
+                     out + (p * tiles + t) * OUT);
       }
-      run_tile(&job, x[t].quads + quad, starts[t] + start, x[t].scales + scale,
-               out + t * out_stride);
     }
   }
 }
 
-/* Levels of 16 activations: magnitudes and sign bits; adds up the sums of the
- * int8 contract. */
-static void quantize_16(const float *x, float inverse, uint8_t *magnitude, uint8_t *sign,
-                        int32_t *sums) {
-  __m512i level = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
-  __mmask16 negative = _mm512_movepi32_mask(level);
-  __m512i size = _mm512_abs_epi32(level);
-  _mm_storeu_si128((__m128i *)magnitude, _mm512_cvtepi32_epi8(size));
-  _mm_storeu_si128((__m128i *)sign, _mm_movm_epi8(negative));
-  sums[0] = _mm512_mask_reduce_add_epi32(negative, size);
-  sums[COLS] = _mm512_reduce_add_epi32(level);
+/* What 64 activations of one token become: bytes in the order of the quads, and the sums of the
+ * int8 contract over 16 of them each. */
+typedef struct levels {
+  _Alignas(64) uint32_t quads[2][16]; /* magnitudes, signs */
+  int32_t negative[4], sum[4];
+} levels;
+
+/* Brings 64 packed bytes into quads. Packing four vectors of 16 leaves byte d of lane l of vector j
+ * at 16 * l + 4 * j + d. */
+static __m512i quad_order(lqt__fast_kind kind) {
+  const unsigned span = lqt__fast_formats[kind].span;
+  _Alignas(64) uint8_t order[64];
+  for (unsigned i = 0; i < 64; i++) {
+    const unsigned column = i / span * span + quad_column(kind, i % span / 4, i % 4);
+    order[i] = (uint8_t)(column / 4 % 4 * 16 + column / 16 * 4 + column % 4);
+  }
+  return _mm512_load_si512(order);
 }
 
-/* One scale's columns [k, k + n) of one token; `order` brings 64 columns into
- * quads. */
-static void quantize_part(const float *x, uint64_t cols, uint64_t k, uint64_t n, __m512i order,
+/* Sums of 16 bytes. */
+static void sum_16(__m512i bytes, int32_t out[4]) {
+  const __m512i halves = _mm512_sad_epu8(bytes, _mm512_setzero_si512());
+  const __m512i sums = _mm512_add_epi64(halves, _mm512_shuffle_epi32(halves, _MM_PERM_BADC));
+  _Alignas(64) uint64_t all[8];
+  _mm512_store_si512(all, sums);
+  for (unsigned i = 0; i < 4; i++) out[i] = (int32_t)all[2 * i];
+}
+
+LQT__FAST_INLINE __m512 load_some(const float *x, uint64_t left) {
+  if (left >= 16) return _mm512_loadu_ps(x);
+  return _mm512_maskz_loadu_ps((__mmask16)((1u << left) - 1), x);
+}
+
+/* 64 activations at x, of which `left` are there. */
+LQT__FAST_INLINE void quantize_64(const float *x, uint64_t left, __m512 inverse, __m512i order,
+                                  levels *out) {
+  __m512i words[2], level[4];
+#pragma GCC unroll 4
+  for (unsigned i = 0; i < 4; i++) {
+    const __m512 v = load_some(x + 16 * i, left > 16 * i ? left - 16 * i : 0);
+    level[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
+  }
+  words[0] = _mm512_packs_epi32(level[0], level[1]);
+  words[1] = _mm512_packs_epi32(level[2], level[3]);
+  __m512i sizes = _mm512_packus_epi16(_mm512_abs_epi16(words[0]), _mm512_abs_epi16(words[1]));
+  __m512i signs =
+      _mm512_packs_epi16(_mm512_srai_epi16(words[0], 15), _mm512_srai_epi16(words[1], 15));
+  sizes = _mm512_permutexvar_epi8(order, sizes);
+  signs = _mm512_permutexvar_epi8(order, signs);
+  _mm512_store_si512(out->quads[0], sizes);
+  _mm512_store_si512(out->quads[1], signs);
+  sum_16(_mm512_and_si512(sizes, signs), out->negative);
+  sum_16(sizes, out->sum);
+  for (unsigned i = 0; i < 4; i++) out->sum[i] -= 2 * out->negative[i];
+}
+
+/* One scale's columns [k, k + n) of one token, of which `left` are there. An infinity or a NaN
+ * among them makes the products of this part NaN. */
+static void quantize_part(const float *x, uint64_t left, uint64_t k, uint64_t n, __m512i order,
                           unsigned token, float *scale, const lqt__fast_x8 *out) {
-  _Alignas(64) float values[KC] = {0};
-  _Alignas(64) uint8_t bytes[2][64];
-  _Alignas(64) uint32_t quads[2][16];
-  if (k < cols) memcpy(values, x + k, (n < cols - k ? n : cols - k) * sizeof *values);
   __m512 top = _mm512_setzero_ps(), poison = _mm512_setzero_ps();
-  for (uint64_t i = 0; i < n; i += 16) {
-    __m512 v = _mm512_load_ps(values + i);
+  for (uint64_t i = 0; i < n && i < left; i += 16) {
+    const __m512 v = load_some(x + i, left - i);
     top = _mm512_max_ps(_mm512_abs_ps(v), top);
     poison = _mm512_fmadd_ps(v, _mm512_setzero_ps(), poison);
   }
-  /* An infinity or a NaN among the activations makes the products of this part
-   * NaN. */
   const bool finite = _mm512_reduce_add_ps(poison) == 0.0f;
   const float most = _mm512_reduce_max_ps(top);
   float inverse = finite && most > 0.0f ? 255.0f / most : 0.0f;
   if (!isfinite(inverse)) inverse = 0.0f;
-  if (!finite) memset(values, 0, sizeof values);
+  if (!finite) left = 0;
   *scale = finite ? most / 255.0f : NAN;
   for (uint64_t i = 0; i < n; i += 64) {
+    levels l;
+    quantize_64(x + i, left > i ? left - i : 0, _mm512_set1_ps(inverse), order, &l);
     const uint64_t part = n - i < 64 ? n - i : 64;
-    for (uint64_t j = 0; j < part; j += 16) {
-      quantize_16(values + i + j, inverse, bytes[0] + j, bytes[1] + j,
-                  out->sums + (k + i + j) / 16 * 2 * COLS + token);
-    }
-    for (unsigned b = 0; b < 2; b++) {
-      _mm512_store_si512(quads[b], _mm512_permutexvar_epi8(order, _mm512_load_si512(bytes[b])));
-    }
-    uint32_t *to = out->quads + (k + i) / 4 * 2 * COLS + token;
+    uint32_t *to = out->quads + (k + i) / KC * out->stride + (k + i) % KC / 4 * 2 * COLS + token;
     for (uint64_t q = 0; q < part / 4; q++) {
-      to[q * 2 * COLS] = quads[0][q];
-      to[q * 2 * COLS + COLS] = quads[1][q];
+      to[q * 2 * COLS] = l.quads[0][q];
+      to[q * 2 * COLS + COLS] = l.quads[1][q];
+    }
+    for (uint64_t j = 0; j < part / 16; j++) {
+      int32_t *sums = out->sums + ((k + i) / 16 + j) * 2 * COLS + token;
+      sums[0] = l.negative[j];
+      sums[COLS] = l.sum[j];
     }
   }
 }
@@ -338,17 +355,13 @@ static void quantize_part(const float *x, uint64_t cols, uint64_t k, uint64_t n,
 void lqt__fast_x_int8_avx512(const float *x, uint64_t x_stride, unsigned tokens, uint64_t cols,
                              uint64_t kpad, lqt__fast_kind kind, unsigned part,
                              const lqt__fast_x8 *out) {
-  const unsigned span = lqt__fast_formats[kind].span;
-  _Alignas(64) uint8_t order[64];
-  for (unsigned i = 0; i < 64; i++) {
-    order[i] = (uint8_t)(i / span * span + quad_column(kind, i % span / 4, i % 4));
-  }
+  const __m512i order = quad_order(kind);
   for (unsigned token = 0; token < COLS; token++) {
-    const bool present = token < tokens;
+    const uint64_t present = token < tokens ? cols : 0;
     for (uint64_t k = 0; k < kpad; k += part) {
-      uint64_t n = kpad - k < part ? kpad - k : part;
-      quantize_part(present ? x + token * x_stride : NULL, present ? cols : 0, k, n,
-                    _mm512_load_si512(order), token, out->scales + k / part * COLS + token, out);
+      const uint64_t n = kpad - k < part ? kpad - k : part;
+      quantize_part(x + (present != 0 ? token * x_stride + k : 0), present > k ? present - k : 0, k,
+                    n, order, token, out->scales + k / part * COLS + token, out);
     }
   }
 }

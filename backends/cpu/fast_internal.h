@@ -129,12 +129,17 @@ void lqt__fast_x_bf16_avx512(const float *x, uint64_t cols, uint64_t kpad, unsig
                              uint32_t *out);
 
 /* Activations of 8 tokens as magnitudes and signs, for the int8 kernel:
- *   quads [kpad / 4][2][8]: four magnitudes (0..255), then four sign bytes (0 or 0xff);
+ *   quads: of the columns [t * KC, (t + 1) * KC) at quads + t * stride, [KC / 4][2][8]: four
+ *     magnitudes (0..255), then four sign bytes (0 or 0xff);
  *   scales [ceil(kpad / part)][8]; sums [kpad / 16][2][8]: of negative magnitudes, of signed ones.
  */
-enum { LQT__FAST_INT8_COLS = 8 };
+enum {
+  LQT__FAST_INT8_COLS = 8,
+  LQT__FAST_INT8_PANELS = 2 /* that share a pass over activations */
+};
 typedef struct lqt__fast_x8 {
   uint32_t *quads;
+  uint64_t stride;
   float *scales;
   int32_t *sums;
 } lqt__fast_x8;
@@ -153,11 +158,12 @@ typedef struct lqt__fast_later {
   uint64_t y_stride;
   unsigned tokens;
 } lqt__fast_later;
-/* Products of the row blocks [2 * panel, 2 * panel + 2) with `tiles` times 8 tokens, written to
- * out[tiles * 8][32] without the scales of the tensor and the int8 table. */
-void lqt__fast_panel_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, const lqt__fast_x8 *x,
-                                 const int32_t *const *starts, unsigned tiles, float *out,
-                                 const lqt__fast_later *later);
+/* Products of the panels [panel, panel + count), 32 rows each, count <= LQT__FAST_INT8_PANELS, with
+ * `tiles` times 8 tokens, written to out[count][tiles * 8][32] without the scales of the tensor and
+ * the int8 table. */
+void lqt__fast_panels_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, unsigned count,
+                                  const lqt__fast_x8 *x, const int32_t *const *starts,
+                                  unsigned tiles, float *out, const lqt__fast_later *later);
 
 /* What becomes of a tile of products, rows [row, row + n) (n <= 32) of `tokens` tokens:
  * y = factor * tile + delta x + bias (+ y). The tile is overwritten. */

@@ -198,9 +198,18 @@ typedef struct chunk {
   lqt__fast_x8 x8[LQT__FAST_CHUNK / LQT__FAST_INT8_COLS];
 } chunk;
 
+/* Words of the quads of 8 tokens and LQT__FAST_KC columns. */
+enum { QUAD_WORDS = LQT__FAST_KC / 4 * 2 * LQT__FAST_INT8_COLS };
+
+static uint64_t quads_bytes(uint64_t kpad, uint64_t tiles) {
+  return lqt__ceil_div(kpad, LQT__FAST_KC) * tiles * QUAD_WORDS * sizeof(uint32_t);
+}
+
 static uint64_t prepared_bytes(uint64_t kpad, uint64_t tiles) {
-  /* The largest form is float32; the int8 one has 16 bytes of quads, 4 of sums and its scales. */
-  return tiles * (32 * kpad + 1024);
+  /* Float32 (bfloat16 is half of it), or quads, sums and scales. */
+  const uint64_t f32 = tiles * LQT__FAST_INT8_COLS * kpad * sizeof(float);
+  const uint64_t int8 = quads_bytes(kpad, tiles) + tiles * (4 * kpad + kpad / 2 + 64);
+  return f32 > int8 ? f32 : int8;
 }
 
 static uint64_t starts_bytes(uint64_t kpad, uint64_t tiles) {
@@ -244,12 +253,13 @@ static void prepare(chunk *c, path form, lqt__fast_kind kind, unsigned part) {
   c->form = form;
   c->kind = kind;
   c->part = part;
-  uint8_t *at = c->prepared;
+  uint8_t *at = c->prepared + quads_bytes(c->kpad, c->tiles);
   for (unsigned t = 0; form == PATH_INT8_AVX512 && t < c->tiles; t++) {
-    c->x8[t].quads = (uint32_t *)at;
-    c->x8[t].sums = (int32_t *)(at + 16 * c->kpad);
-    c->x8[t].scales = (float *)(at + 20 * c->kpad);
-    at += prepared_bytes(c->kpad, 1);
+    c->x8[t].quads = (uint32_t *)c->prepared + t * QUAD_WORDS;
+    c->x8[t].stride = c->tiles * QUAD_WORDS;
+    c->x8[t].sums = (int32_t *)at;
+    c->x8[t].scales = (float *)(at + 4 * c->kpad);
+    at += 4 * c->kpad + c->kpad / 2 + 64;
   }
   lqt__pool_run(c->tokens * c->kpad >= 16384 ? c->pool : NULL, c->tiles, prepare_tile, c);
 }
@@ -288,25 +298,30 @@ static void run_block(const rows_job *job, uint64_t block) {
   lqt__fast_store_avx2(&job->finish, block * LQT__FAST_ROWS, LQT__FAST_ROWS, tile, LQT__FAST_ROWS);
 }
 
-static void run_panel(const rows_job *job, uint64_t panel) {
+static void run_panels(const rows_job *job, uint64_t panel, unsigned count) {
   enum { ROWS = LQT__FAST_ROWS * LQT__FAST_PANEL };
-  _Alignas(64) float tile[LQT__FAST_CHUNK * ROWS];
+  _Alignas(64) float out[LQT__FAST_INT8_PANELS * LQT__FAST_CHUNK * ROWS];
   const lqt__cpu_product *p = job->finish.product;
   const lqt__fast_later later = {p->y + panel * ROWS, p->y_stride, job->c->tokens};
-  lqt__fast_panel_int8_avx512(job->w, panel, job->c->x8, job->starts, job->c->tiles, tile, &later);
-  lqt__fast_store_avx2(&job->finish, panel * ROWS, ROWS, tile, ROWS);
+  const unsigned tiles = job->c->tiles;
+  lqt__fast_panels_int8_avx512(job->w, panel, count, job->c->x8, job->starts, tiles, out, &later);
+  for (unsigned i = 0; i < count; i++) {
+    lqt__fast_store_avx2(&job->finish, (panel + i) * ROWS, ROWS,
+                         out + i * tiles * LQT__FAST_INT8_COLS * ROWS, ROWS);
+  }
 }
 
 static void run_rows(void *context, size_t task, unsigned worker) {
   (void)worker;
   const rows_job *job = context;
   const uint64_t first = job->units * task / job->tasks, end = job->units * (task + 1) / job->tasks;
-  for (uint64_t unit = first; unit < end; unit++) {
-    if (job->form == PATH_INT8_AVX512) {
-      run_panel(job, unit);
-    } else {
-      run_block(job, unit);
-    }
+  if (job->form != PATH_INT8_AVX512) {
+    for (uint64_t block = first; block < end; block++) run_block(job, block);
+    return;
+  }
+  for (uint64_t panel = first; panel < end; panel += LQT__FAST_INT8_PANELS) {
+    const uint64_t left = end - panel;
+    run_panels(job, panel, left < LQT__FAST_INT8_PANELS ? (unsigned)left : LQT__FAST_INT8_PANELS);
   }
 }
 
