@@ -10,7 +10,11 @@ static const struct argp_option device_options[] = {
     {"device", 'd', "DEVICE", 0,
      "cpu (default), cpu-oracle, cuda, cuda:N, vulkan, vulkan:N or vulkan:PART-OF-A-NAME", 0},
     {"threads", 't', "N", 0, "Threads of the CPU device (default: one a core)", 0},
-    {"isa", KEY_ISA, "NAME", 0, "Instruction set of the CPU device: scalar, avx2, avx512", 0},
+    {"isa", KEY_ISA, "NAME", 0,
+     "Instruction set of the CPU device: scalar, avx2, avx512, or parts of it: avx512f, "
+     "avx512vnni, "
+     "avx512vbmi",
+     0},
     {"exact", KEY_EXACT, NULL, 0,
      "Round nothing below float16 inside products (slower; for measurements of quality)", 0},
     {0},
@@ -18,7 +22,8 @@ static const struct argp_option device_options[] = {
 
 static error_t device_parse(int key, char *text, struct argp_state *state) {
   tool_device_args *args = state->input;
-  static const char *const isas[] = {"scalar", "avx2", "avx512", NULL};
+  static const char *const isas[] = {"scalar",     "avx2",       "avx512", "avx512f",
+                                     "avx512vnni", "avx512vbmi", NULL};
   switch (key) {
     case 'd':
       args->selector = text;

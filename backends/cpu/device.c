@@ -13,11 +13,13 @@
 #include "base/diag.h"
 #include "cpu.h"
 
-static const char *const isa_names[] = {"scalar", "avx2", "avx512"};
+/* By level. "avx512" asked for is the best of them that the processor has. */
+static const char *const isa_names[] = {"scalar",     "avx2",       "avx512f",
+                                        "avx512vnni", "avx512vbmi", "avx512"};
 
 static const lqt__cpu_kernels *kernels_of(lqt__cpu_isa isa) {
 #if defined(__x86_64__)
-  if (isa == LQT__CPU_AVX512) return &lqt__cpu_kernels_avx512;
+  if (isa >= LQT__CPU_AVX512F) return &lqt__cpu_kernels_avx512;
   if (isa == LQT__CPU_AVX2) return &lqt__cpu_kernels_avx2;
 #else
   (void)isa;
@@ -74,6 +76,7 @@ static lqt_status choose_isa(const char *wanted, lqt__cpu_isa *out, lqt_diag *di
   if (wanted == NULL || wanted[0] == '\0') return LQT_OK;
   for (int i = 0; i <= LQT__CPU_AVX512; i++) {
     if (strcmp(wanted, isa_names[i]) != 0) continue;
+    if (i == LQT__CPU_AVX512 && best >= LQT__CPU_AVX512F) return LQT_OK;
     if (i > (int)best) {
       return lqt__fail(diag, LQT_DEVICE_NOT_AVAILABLE, "cpu",
                        "this processor has no %s; its best instruction set is %s", wanted,
@@ -83,7 +86,9 @@ static lqt_status choose_isa(const char *wanted, lqt__cpu_isa *out, lqt_diag *di
     return LQT_OK;
   }
   return lqt__fail(diag, LQT_INVALID_ARGUMENT, "cpu",
-                   "unknown instruction set '%s'; there are scalar, avx2 and avx512", wanted);
+                   "unknown instruction set '%s'; there are scalar, avx2, avx512 and its parts "
+                   "avx512f, avx512vnni and avx512vbmi",
+                   wanted);
 }
 
 static lqt_status device_open(const char *rest, const lqt_device_options *options,
@@ -241,7 +246,7 @@ static const char *variant(lqt_device *base, const lqt_op *op) {
 #undef NAMES
   };
   if (op->kind <= 0 || op->kind >= LQT_OP_COUNT_) return "";
-  return names[op->kind][device->isa];
+  return names[op->kind][device->isa < LQT__CPU_AVX512F ? device->isa : 2];
 }
 
 static void profile_enable(lqt_device *base, bool on) {

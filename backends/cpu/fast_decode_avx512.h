@@ -1,4 +1,5 @@
-/* Packed spans to pairs of values in 16-bit words, 16 rows a vector (AVX-512 BW and VBMI). */
+/* Packed spans to pairs of values in 16-bit words, 16 rows a vector: AVX-512 BW, and VBMI for 8-bit
+ * indices. */
 #ifndef LQT_BACKENDS_CPU_FAST_DECODE_AVX512_H_
 #define LQT_BACKENDS_CPU_FAST_DECODE_AVX512_H_
 
@@ -20,6 +21,7 @@ LQT__FAST_INLINE __m512i lqt__fast_shift(__m512i v, int bits) {
   return bits == 0 ? v : _mm512_srli_epi16(v, (unsigned)bits);
 }
 
+#ifdef __AVX512VBMI__
 LQT__FAST_INLINE __m512i lqt__fast_lut256(__m512i index, const uint8_t *table) {
   __m512i low =
       _mm512_permutex2var_epi8(_mm512_load_si512(table), index, _mm512_load_si512(table + 64));
@@ -27,16 +29,20 @@ LQT__FAST_INLINE __m512i lqt__fast_lut256(__m512i index, const uint8_t *table) {
                                           _mm512_load_si512(table + 192));
   return _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), low, high);
 }
+#endif
 
 LQT__FAST_INLINE void lqt__fast_open(lqt__fast_kind kind, const uint8_t *span,
                                      uint8_t (*tables)[512], lqt__fast_open_span *out) {
-  const int comps = kind == LQT__FAST_V2_8 ? 2 : kind == LQT__FAST_V4_8 ? 4 : 1;
-  __m512i w = _mm512_load_si512(span);
+  const __m512i w = _mm512_load_si512(span);
   out->v[0] = w;
+  (void)tables;
   if (kind == LQT__FAST_S3) {
     out->v[1] = _mm512_load_si512(span + 64);
     out->v[2] = _mm512_load_si512(span + 128);
-  } else if (kind == LQT__FAST_S8 || kind == LQT__FAST_V2_8 || kind == LQT__FAST_V4_8) {
+  }
+#ifdef __AVX512VBMI__
+  const int comps = kind == LQT__FAST_V2_8 ? 2 : kind == LQT__FAST_V4_8 ? 4 : 1;
+  if (kind == LQT__FAST_S8 || kind == LQT__FAST_V2_8 || kind == LQT__FAST_V4_8) {
     /* Low and high bytes are looked up for all 64 indices; words of the even and of the odd ones.
      */
     const __m512i even = _mm512_set1_epi16(0x00ff);
@@ -48,6 +54,7 @@ LQT__FAST_INLINE void lqt__fast_open(lqt__fast_kind kind, const uint8_t *span,
       out->v[comps + c] = _mm512_ternarylogic_epi32(even, _mm512_srli_epi16(low, 8), high, 0xca);
     }
   }
+#endif
 }
 
 LQT__FAST_INLINE __m512i lqt__fast_index3(const lqt__fast_open_span *span, int p) {

@@ -42,9 +42,8 @@ LQT__FAST_INLINE void decode_span(lqt__fast_kind kind, const uint8_t *src, __m51
     } else {
       index = _mm512_srli_epi16(open.v[0], (unsigned)(lqt__fast_formats[kind].bits * q));
     }
-    /* Of an index byte the permute reads 6 bits, and the table repeats within
-     * them. */
-    _mm512_store_si512(out + q * PANEL * 64, _mm512_permutexvar_epi8(index, table));
+    index = _mm512_and_si512(index, _mm512_set1_epi8(15)); /* the table repeats within 16 */
+    _mm512_store_si512(out + q * PANEL * 64, _mm512_shuffle_epi8(table, index));
   }
 }
 
@@ -270,16 +269,33 @@ typedef struct levels {
   int32_t negative[4], sum[4];
 } levels;
 
-/* Brings 64 packed bytes into quads. Packing four vectors of 16 leaves byte d of lane l of vector j
- * at 16 * l + 4 * j + d. */
-static __m512i quad_order(lqt__fast_kind kind) {
+/* How 64 packed bytes become quads: words into the order of the columns, or what comes closest when
+ * a quad has columns from two 16-byte lanes; then bytes within a lane. */
+typedef struct quad_order {
+  __m512i words, bytes;
+} quad_order;
+
+/* Packing four vectors of 16 leaves byte d of lane l of vector j at 16 * l + 4 * j + d. */
+static quad_order order_of(lqt__fast_kind kind) {
   const unsigned span = lqt__fast_formats[kind].span;
-  _Alignas(64) uint8_t order[64];
+  _Alignas(64) uint16_t words[32];
+  _Alignas(64) uint8_t bytes[64];
   for (unsigned i = 0; i < 64; i++) {
-    const unsigned column = i / span * span + quad_column(kind, i % span / 4, i % 4);
-    order[i] = (uint8_t)(column / 4 % 4 * 16 + column / 16 * 4 + column % 4);
+    const unsigned first = i / span * span;
+    unsigned from = first + i % span; /* the column whose word is brought here */
+    bytes[i] = (uint8_t)(i % 16);
+    if (kind == LQT__FAST_S3) {
+      from = first + quad_column(kind, i % span / 4, i % 4);
+    } else {
+      bytes[i] = (uint8_t)((first + quad_column(kind, i % span / 4, i % 4)) % 16);
+    }
+    if (i % 2 == 0) words[i / 2] = (uint16_t)((from / 4 % 4 * 16 + from / 16 * 4 + from % 4) / 2);
   }
-  return _mm512_load_si512(order);
+  return (quad_order){_mm512_load_si512(words), _mm512_load_si512(bytes)};
+}
+
+LQT__FAST_INLINE __m512i ordered(__m512i packed, const quad_order *order) {
+  return _mm512_shuffle_epi8(_mm512_permutexvar_epi16(order->words, packed), order->bytes);
 }
 
 /* Sums of 16 bytes. */
@@ -297,8 +313,8 @@ LQT__FAST_INLINE __m512 load_some(const float *x, uint64_t left) {
 }
 
 /* 64 activations at x, of which `left` are there. */
-LQT__FAST_INLINE void quantize_64(const float *x, uint64_t left, __m512 inverse, __m512i order,
-                                  levels *out) {
+LQT__FAST_INLINE void quantize_64(const float *x, uint64_t left, __m512 inverse,
+                                  const quad_order *order, levels *out) {
   __m512i words[2], level[4];
 #pragma GCC unroll 4
   for (unsigned i = 0; i < 4; i++) {
@@ -310,8 +326,8 @@ LQT__FAST_INLINE void quantize_64(const float *x, uint64_t left, __m512 inverse,
   __m512i sizes = _mm512_packus_epi16(_mm512_abs_epi16(words[0]), _mm512_abs_epi16(words[1]));
   __m512i signs =
       _mm512_packs_epi16(_mm512_srai_epi16(words[0], 15), _mm512_srai_epi16(words[1], 15));
-  sizes = _mm512_permutexvar_epi8(order, sizes);
-  signs = _mm512_permutexvar_epi8(order, signs);
+  sizes = ordered(sizes, order);
+  signs = ordered(signs, order);
   _mm512_store_si512(out->quads[0], sizes);
   _mm512_store_si512(out->quads[1], signs);
   sum_16(_mm512_and_si512(sizes, signs), out->negative);
@@ -321,8 +337,9 @@ LQT__FAST_INLINE void quantize_64(const float *x, uint64_t left, __m512 inverse,
 
 /* One scale's columns [k, k + n) of one token, of which `left` are there. An infinity or a NaN
  * among them makes the products of this part NaN. */
-static void quantize_part(const float *x, uint64_t left, uint64_t k, uint64_t n, __m512i order,
-                          unsigned token, float *scale, const lqt__fast_x8 *out) {
+static void quantize_part(const float *x, uint64_t left, uint64_t k, uint64_t n,
+                          const quad_order *order, unsigned token, float *scale,
+                          const lqt__fast_x8 *out) {
   __m512 top = _mm512_setzero_ps(), poison = _mm512_setzero_ps();
   for (uint64_t i = 0; i < n && i < left; i += 16) {
     const __m512 v = load_some(x + i, left - i);
@@ -355,13 +372,13 @@ static void quantize_part(const float *x, uint64_t left, uint64_t k, uint64_t n,
 void lqt__fast_x_int8_avx512(const float *x, uint64_t x_stride, unsigned tokens, uint64_t cols,
                              uint64_t kpad, lqt__fast_kind kind, unsigned part,
                              const lqt__fast_x8 *out) {
-  const __m512i order = quad_order(kind);
+  const quad_order order = order_of(kind);
   for (unsigned token = 0; token < COLS; token++) {
     const uint64_t present = token < tokens ? cols : 0;
     for (uint64_t k = 0; k < kpad; k += part) {
       const uint64_t n = kpad - k < part ? kpad - k : part;
       quantize_part(x + (present != 0 ? token * x_stride + k : 0), present > k ? present - k : 0, k,
-                    n, order, token, out->scales + k / part * COLS + token, out);
+                    n, &order, token, out->scales + k / part * COLS + token, out);
     }
   }
 }

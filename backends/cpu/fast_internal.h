@@ -121,6 +121,9 @@ void lqt__fast_block_bf16_avx512(const lqt__cpu_fast *w, const lqt__fast_plane *
 void lqt__fast_block_f32_avx512(const lqt__cpu_fast *w, const lqt__fast_plane *plane,
                                 uint64_t block, const void *x, uint64_t x_stride, unsigned cols,
                                 float *tile);
+void lqt__fast_block_f32_avx512vbmi(const lqt__cpu_fast *w, const lqt__fast_plane *plane,
+                                    uint64_t block, const void *x, uint64_t x_stride, unsigned cols,
+                                    float *tile);
 void lqt__fast_block_f32_avx2(const lqt__cpu_fast *w, const lqt__fast_plane *plane, uint64_t block,
                               const void *x, uint64_t x_stride, unsigned cols, float *tile);
 

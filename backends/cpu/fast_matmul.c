@@ -12,18 +12,28 @@
 #endif
 
 lqt__cpu_isa lqt__cpu_best_isa(void) {
+  lqt__cpu_isa best = LQT__CPU_SCALAR;
 #if defined(__x86_64__)
   __builtin_cpu_init();
   unsigned a, b, c = 0, d; /* clang 14's __builtin_cpu_supports does not know f16c */
-  bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-  bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                __builtin_cpu_supports("avx512vnni");
-  if (avx512) return LQT__CPU_AVX512;
-  if (avx2) return LQT__CPU_AVX2;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+  if (!f16c || !__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
+      !__builtin_cpu_supports("bmi2")) {
+    return best;
+  }
+  best = LQT__CPU_AVX2;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512dq")) {
+    return best;
+  }
+  best = LQT__CPU_AVX512F;
+  if (!__builtin_cpu_supports("avx512vnni")) return best;
+  best = LQT__CPU_AVX512_VNNI;
+  if (!__builtin_cpu_supports("avx512vbmi")) return best;
+  best = LQT__CPU_AVX512_VBMI;
+  if (__builtin_cpu_supports("avx512bf16")) best = LQT__CPU_AVX512;
 #endif
-  return LQT__CPU_SCALAR;
+  return best;
 }
 
 typedef enum path {
@@ -68,18 +78,18 @@ enum {
   ROUNDED_SIZE = 4096, /* elements of a weight below which there is no time to save by rounding */
 };
 
-static bool has_vbmi(void) { return __builtin_cpu_supports("avx512vbmi"); }
-
 static path pick(const lqt__cpu_fast *w, uint64_t tokens) {
   const lqt__fast_kind kind = w->plane[0].kind;
-  if (w->isa != LQT__CPU_AVX512 || !has_vbmi()) return PATH_F32_AVX2;
+  bool wide = lqt__fast_formats[kind].bits == 8; /* lookups by byte permutes */
+  for (unsigned p = 1; p < w->planes; p++) wide |= lqt__fast_formats[w->plane[p].kind].bits == 8;
+  if (w->isa < LQT__CPU_AVX512F || (wide && w->isa < LQT__CPU_AVX512_VBMI)) return PATH_F32_AVX2;
   if (w->exact || kind >= LQT__FAST_F32 || w->rows * w->cols < ROUNDED_SIZE) {
     return PATH_F32_AVX512;
   }
-  bool int8 = kind <= LQT__FAST_S4 && w->planes == 1 && w->plane[0].mask == NULL &&
-              w->rows >= INT8_ROWS && w->plane[0].tables->s8_part != 0;
+  bool int8 = w->isa >= LQT__CPU_AVX512_VNNI && kind <= LQT__FAST_S4 && w->planes == 1 &&
+              w->plane[0].mask == NULL && w->rows >= INT8_ROWS && w->plane[0].tables->s8_part != 0;
   if (int8 && tokens >= INT8_TOKENS) return PATH_INT8_AVX512;
-  return __builtin_cpu_supports("avx512bf16") ? PATH_BF16_AVX512 : PATH_F32_AVX512;
+  return w->isa >= LQT__CPU_AVX512 ? PATH_BF16_AVX512 : PATH_F32_AVX512;
 }
 
 /* The kind of a codebook's stream; LQT__FAST_KINDS when there is none. */

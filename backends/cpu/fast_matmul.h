@@ -7,10 +7,15 @@
 #include "base/pool.h"
 #include "lqt/weight.h"
 
+/* Each level has what the one before has, as processors came: a set that is not listed here counts
+ * as the level below it. */
 typedef enum lqt__cpu_isa {
   LQT__CPU_SCALAR = 0,
-  LQT__CPU_AVX2 = 1,   /* AVX2, FMA, F16C */
-  LQT__CPU_AVX512 = 2, /* F, BW, VL, VNNI; BF16 where present */
+  LQT__CPU_AVX2,        /* AVX2, FMA, F16C, BMI2 */
+  LQT__CPU_AVX512F,     /* F, BW, VL, DQ */
+  LQT__CPU_AVX512_VNNI, /* and int8 products */
+  LQT__CPU_AVX512_VBMI, /* and byte permutes */
+  LQT__CPU_AVX512,      /* and bfloat16 products: all that kernels here use */
 } lqt__cpu_isa;
 
 /* The best instruction set that this processor and operating system have. */

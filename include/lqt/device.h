@@ -20,7 +20,8 @@ typedef struct lqt_device_info {
 typedef struct lqt_device_options {
   uint32_t size;    /* sizeof(lqt_device_options) */
   uint32_t threads; /* CPU: 0 = one a core */
-  const char *isa;  /* CPU: NULL = best; "scalar", "avx2", "avx512" */
+  const char *isa;  /* CPU: NULL = best; "scalar", "avx2", "avx512", or less of it: "avx512f"
+                     * (F, BW, VL, DQ), "avx512vnni" (and VNNI), "avx512vbmi" (and VBMI) */
   bool exact;       /* no rounding of activations or codebooks below float16 inside products */
 } lqt_device_options;
 

@@ -175,6 +175,9 @@ static void check_all(lqt__cpu_isa isa, bool exact, double bound) {
 
 Test(fast, avx512_fast) { check_all(LQT__CPU_AVX512, false, FAST_BOUND); }
 Test(fast, avx512_exact) { check_all(LQT__CPU_AVX512, true, EXACT_BOUND); }
+Test(fast, avx512f_fast) { check_all(LQT__CPU_AVX512F, false, FAST_BOUND); }
+Test(fast, avx512vnni_fast) { check_all(LQT__CPU_AVX512_VNNI, false, FAST_BOUND); }
+Test(fast, avx512vbmi_fast) { check_all(LQT__CPU_AVX512_VBMI, false, FAST_BOUND); }
 Test(fast, avx2_fast) { check_all(LQT__CPU_AVX2, false, EXACT_BOUND); }
 Test(fast, avx2_exact) { check_all(LQT__CPU_AVX2, true, EXACT_BOUND); }
 
@@ -237,6 +240,40 @@ Test(fast, not_finite_activations_show) {
     free(x);
     lqt__cpu_fast_destroy(fast);
     random_weight_free(&w);
+  }
+}
+
+/* Each level runs the kernels that its instructions allow, and no others. */
+Test(fast, levels_choose_their_kernels) {
+  static const struct {
+    lqt__cpu_isa isa;
+    const char *few4, *many4, *many8;
+  } levels[] = {
+      {LQT__CPU_AVX2, "avx2", "avx2", "avx2"},
+      {LQT__CPU_AVX512F, "f32_16x8__avx512", "f32_16x8__avx512", "avx2"},
+      {LQT__CPU_AVX512_VNNI, "f32_16x8__avx512", "int8_32x8__avx512", "avx2"},
+      {LQT__CPU_AVX512_VBMI, "f32_16x8__avx512", "int8_32x8__avx512", "f32_16x8__avx512"},
+      {LQT__CPU_AVX512, "bf16_16x8__avx512", "int8_32x8__avx512", "bf16_16x8__avx512"},
+  };
+  lqt__random random = fresh();
+  const weight_kind kinds4[] = {{.dtype = CB, .bits = 4, .dim = 1, .group = 64},
+                                {.dtype = CB, .bits = 8, .dim = 1, .group = 64}};
+  for (size_t i = 0; i < sizeof levels / sizeof *levels; i++) {
+    if (levels[i].isa > lqt__cpu_best_isa()) continue;
+    for (unsigned k = 0; k < 2; k++) {
+      random_weight w;
+      random_weight_make(&w, &kinds4[k], 128, 512, &random);
+      lqt__cpu_fast *fast;
+      cr_assert_eq(lqt__cpu_fast_create(&w.desc, levels[i].isa, false, NULL, &fast, NULL), LQT_OK);
+      const char *few = lqt__cpu_fast_variant(fast, 1), *many = lqt__cpu_fast_variant(fast, 64);
+      const char *want = k == 0 ? levels[i].many4 : levels[i].many8;
+      if (k == 0) cr_expect_not_null(strstr(few, levels[i].few4), "%zu: %s", i, few);
+      /* The int8 table of a random codebook may be too coarse. */
+      cr_expect(strstr(many, want) != NULL || (k == 0 && strstr(many, levels[i].few4) != NULL),
+                "%zu: %s", i, many);
+      lqt__cpu_fast_destroy(fast);
+      random_weight_free(&w);
+    }
   }
 }
 

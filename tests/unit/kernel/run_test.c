@@ -72,8 +72,9 @@ Test(device, list_and_references) {
 }
 
 Test(device, isa_option_is_obeyed) {
-  static const char *const names[] = {"scalar", "avx2", "avx512"};
-  for (int i = 0; i < 3; i++) {
+  static const char *const names[] = {"scalar",     "avx2",       "avx512f",
+                                      "avx512vnni", "avx512vbmi", "avx512"};
+  for (int i = 0; i < 6; i++) {
     lqt_device_options options = {.size = sizeof options, .isa = names[i]};
     lqt_device *device;
     lqt_status status = lqt_device_open("cpu", &options, &device, NULL);
