@@ -1,24 +1,13 @@
-/* The editor: validates mutations, applies changes to engines and to the overlay in one go, and
- * remembers how to take them back. */
+/* The editor: its life, its engines, what it can be asked, saving. */
+#include "edit/editor.h"
+
 #include <string.h>
 
 #include "base/diag.h"
 #include "base/half.h"
 #include "edit/mutation.h"
-#include "lqt/edit.h"
 
 static const char *const where = "editor";
-
-struct lqt_editor {
-  lqt_model *model;
-  lqt__overlay overlay;
-  uint64_t revision;
-  lqt__section_change *undo; /* changes that were not undone, oldest first */
-  size_t undo_count, undo_capacity;
-  lqt_engine **engines; /* attached */
-  lqt__gate **gates;    /* theirs, each once, in the order of their addresses */
-  size_t engine_count, gate_count, engine_capacity;
-};
 
 lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag *diag) {
   if (out_editor != NULL) *out_editor = NULL;
@@ -27,34 +16,80 @@ lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag
   }
   lqt_editor *editor = lqt__alloc_zero(sizeof *editor);
   if (editor == NULL) return lqt__fail_memory(diag, where, sizeof *editor, "an editor");
+  pthread_mutex_init(&editor->turn, NULL);
+  pthread_mutex_init(&editor->lock, NULL);
   editor->model = lqt_model_retain(model);
-  editor->overlay.model = model;
-  *out_editor = editor;
-  return LQT_OK;
+  lqt_status status = lqt__rules_read(model, &editor->rules, diag);
+  if (status == LQT_OK) {
+    editor->state = lqt__overlay_create(model);
+    if (editor->state == NULL) status = lqt__fail_memory(diag, where, 0, "an editor");
+  }
+  if (status == LQT_OK) {
+    *out_editor = editor;
+  } else {
+    lqt_editor_destroy(editor);
+  }
+  return status;
 }
 
 void lqt_editor_destroy(lqt_editor *editor) {
   if (editor == NULL) return;
   while (editor->engine_count > 0) lqt_editor_detach(editor, editor->engines[0]);
-  for (size_t i = 0; i < editor->undo_count; i++) lqt__section_change_free(&editor->undo[i]);
-  lqt__free(editor->undo);
+  for (size_t i = 0; i < editor->history_count; i++) {
+    lqt__entry_free(&editor->history[i].entry);
+  }
+  lqt__free(editor->history);
+  lqt__free(editor->pending);
   lqt__free(editor->engines);
   lqt__free(editor->gates);
-  lqt__overlay_free(&editor->overlay);
+  lqt__overlay_release(editor->state);
+  lqt__rules_free(&editor->rules);
   lqt_model_release(editor->model);
+  pthread_mutex_destroy(&editor->turn);
+  pthread_mutex_destroy(&editor->lock);
   lqt__free(editor);
 }
 
-uint64_t lqt_editor_revision(const lqt_editor *editor) { return editor->revision; }
+lqt__overlay *lqt__editor_state(const lqt_editor *editor, uint64_t *out_revision) {
+  lqt_editor *e = (lqt_editor *)editor;
+  pthread_mutex_lock(&e->lock);
+  lqt__overlay *state = lqt__overlay_retain(e->state);
+  if (out_revision != NULL) *out_revision = e->revision;
+  pthread_mutex_unlock(&e->lock);
+  return state;
+}
+
+uint64_t lqt_editor_revision(const lqt_editor *editor) {
+  lqt_editor *e = (lqt_editor *)editor;
+  pthread_mutex_lock(&e->lock);
+  uint64_t revision = e->revision;
+  pthread_mutex_unlock(&e->lock);
+  return revision;
+}
+
+void lqt_editor_set_events(lqt_editor *editor, lqt_event_fn fn, void *user) {
+  pthread_mutex_lock(&editor->lock);
+  editor->event = fn;
+  editor->event_user = user;
+  pthread_mutex_unlock(&editor->lock);
+}
+
+lqt_status lqt_editor_snapshot(lqt_editor *editor, lqt_model **out_model, lqt_diag *diag) {
+  *out_model = NULL;
+  lqt__overlay *state = lqt__editor_state(editor, NULL);
+  lqt_status status = lqt__overlay_model(state, out_model, diag);
+  lqt__overlay_release(state);
+  return status;
+}
 
 /* ---- Engines ---- */
 
 /* Always in the same order, so that two editors cannot wait for each other. */
-static void enter_gates(const lqt_editor *editor) {
+void lqt__editor_enter_gates(const lqt_editor *editor) {
   for (size_t i = 0; i < editor->gate_count; i++) lqt__gate_enter(editor->gates[i]);
 }
 
-static void leave_gates(const lqt_editor *editor) {
+void lqt__editor_leave_gates(const lqt_editor *editor) {
   for (size_t i = editor->gate_count; i-- > 0;) lqt__gate_leave(editor->gates[i]);
 }
 
@@ -73,43 +108,83 @@ static void list_gates(lqt_editor *editor) {
   }
 }
 
-/* Brings an engine's codebook to the editor's state. What is on the engine may come from another
- * editor, so that codebooks this one never touched are written too, unless the engine is fresh. */
-static lqt_status catch_up_codebook(const lqt_editor *editor, lqt_engine *engine, uint32_t index,
-                                    lqt_diag *diag) {
-  const lqt__codebook *codebook = &editor->model->file.codebooks[index];
-  const uint8_t *now = lqt__overlay_read(&editor->overlay, LQT__SECTION_CODEBOOK, index);
-  bool same = now == codebook->blob.data && lqt_engine_revision(engine) == 0;
-  if (now == NULL || same || (codebook->flags & LQT__CODEBOOK_MUTABLE) == 0) return LQT_OK;
-  size_t size = lqt_dtype_size((lqt_dtype)codebook->dtype);
-  uint64_t used = codebook->vectors / codebook->banks, room = codebook->capacity / codebook->banks;
-  size_t bytes = ((codebook->banks - 1) * room + used) * codebook->vector_dim * size;
-  lqt__section_change change = {.section = LQT__SECTION_CODEBOOK,
-                                .index = index,
-                                .offset = codebook->header_bytes,
-                                .bytes = bytes,
-                                .data = lqt__alloc(2 * bytes)};
-  if (change.data == NULL) return lqt__fail_memory(diag, where, 2 * bytes, "a codebook");
-  memcpy(change.data, now + change.offset, bytes);
-  memcpy(change.data + bytes, codebook->blob.data + change.offset, bytes);
-  lqt__engine_change *patches = NULL;
+static bool reserve_engine(lqt_editor *editor) {
+  if (editor->engine_count < editor->engine_capacity) return true;
+  size_t capacity = editor->engine_capacity * 2 + 4;
+  lqt_engine **engines = lqt__realloc(editor->engines, capacity * sizeof *engines);
+  if (engines != NULL) editor->engines = engines;
+  lqt__gate **gates = lqt__realloc(editor->gates, capacity * sizeof *gates);
+  if (gates != NULL) editor->gates = gates;
+  if (engines == NULL || gates == NULL) return false;
+  editor->engine_capacity = capacity;
+  return true;
+}
+
+/* All tensors: what is on an engine that has seen another editor is not known. */
+static uint32_t *all_tensors(const lqt__overlay *state, size_t *out_count) {
+  *out_count = state->now.tensor_count;
+  uint32_t *list = lqt__alloc_array(*out_count, sizeof *list);
+  for (size_t i = 0; list != NULL && i < *out_count; i++) list[i] = (uint32_t)i;
+  return list;
+}
+
+/* Stages the editor's state on an engine; *out NULL when that is what the engine has. */
+static lqt_status stage_state(lqt_editor *editor, lqt_engine *engine, lqt__engine_staged **out,
+                              lqt_diag *diag) {
+  bool fresh = lqt_engine_revision(engine) == 0 && engine->current == engine->model &&
+               engine->plan_version == 0 && engine->undo == NULL;
+  *out = NULL;
   size_t count;
-  lqt_status status = lqt__section_change_patches(&change, editor->model, &patches, &count, diag);
-  if (status == LQT_OK) status = lqt__engine_apply(engine, patches, count, diag);
-  lqt__free(patches);
-  lqt__section_change_free(&change);
+  uint32_t *changed =
+      fresh ? lqt__broadcast_edited(editor->state, &count) : all_tensors(editor->state, &count);
+  if (changed == NULL) return lqt__fail_memory(diag, where, 0, "a list of tensors");
+  lqt_status status = LQT_OK;
+  if (!fresh || editor->revision != editor->first || count != 0) {
+    lqt_model *model;
+    status = lqt__overlay_model(editor->state, &model, diag);
+    if (status == LQT_OK) {
+      status = lqt__engine_stage_model(engine, model, changed, count, out, diag);
+      lqt_model_release(model);
+    }
+  }
+  lqt__free(changed);
+  if (status == LQT_OK && *out != NULL) status = lqt__engine_staged_wait(*out, diag);
   return status;
 }
 
-static lqt_status take_engine(lqt_editor *editor, lqt_engine *engine, lqt_diag *diag) {
-  if (engine->owner != NULL && engine->owner != editor) {
-    return lqt__fail(diag, LQT_CONFLICT, where, "the engine is attached to another editor");
+/* Takes the engine, unless another editor has it, so that nobody else edits it meanwhile. */
+static lqt_status claim(lqt_editor *editor, lqt_engine *engine, lqt_diag *diag) {
+  lqt__gate_enter(engine->gate);
+  bool taken = engine->owner != NULL;
+  if (!taken) engine->owner = editor;
+  lqt__gate_leave(engine->gate);
+  if (!taken) return LQT_OK;
+  return lqt__fail(diag, LQT_CONFLICT, where, "the engine is attached to another editor");
+}
+
+static lqt_status attach(lqt_editor *editor, lqt_engine *engine, lqt_diag *diag) {
+  for (size_t i = 0; i < editor->engine_count; i++) {
+    if (editor->engines[i] == engine) return LQT_OK;
   }
-  for (uint32_t i = 0; i < editor->model->file.codebook_count; i++) {
-    LQT__TRY(catch_up_codebook(editor, engine, i, diag));
+  if (!reserve_engine(editor)) return lqt__fail_memory(diag, where, 0, "engines");
+  LQT__TRY(claim(editor, engine, diag));
+  lqt__engine_staged *staged = NULL;
+  lqt_status status = stage_state(editor, engine, &staged, diag);
+  lqt__gate_enter(engine->gate);
+  if (status == LQT_OK && staged != NULL) {
+    status = lqt__engine_flip(engine, staged, editor->revision, diag);
+    staged = NULL;
   }
-  engine->owner = editor;
-  atomic_store(&engine->revision, editor->revision);
+  if (status == LQT_OK) {
+    atomic_store(&engine->revision, editor->revision);
+  } else {
+    engine->owner = NULL;
+  }
+  lqt__gate_leave(engine->gate);
+  lqt__engine_staged_destroy(staged);
+  if (status != LQT_OK) return status;
+  editor->engines[editor->engine_count++] = engine;
+  list_gates(editor);
   return LQT_OK;
 }
 
@@ -118,30 +193,14 @@ lqt_status lqt_editor_attach(lqt_editor *editor, lqt_engine *engine, lqt_diag *d
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
                      "the engine does not run the model that this editor edits");
   }
-  for (size_t i = 0; i < editor->engine_count; i++) {
-    if (editor->engines[i] == engine) return LQT_OK;
-  }
-  if (editor->engine_count == editor->engine_capacity) {
-    size_t capacity = editor->engine_capacity * 2 + 4;
-    lqt_engine **engines = lqt__realloc(editor->engines, capacity * sizeof *engines);
-    if (engines == NULL)
-      return lqt__fail_memory(diag, where, capacity * sizeof *engines, "engines");
-    editor->engines = engines;
-    lqt__gate **gates = lqt__realloc(editor->gates, capacity * sizeof *gates);
-    if (gates == NULL) return lqt__fail_memory(diag, where, capacity * sizeof *gates, "gates");
-    editor->gates = gates;
-    editor->engine_capacity = capacity;
-  }
-  lqt__gate_enter(engine->gate);
-  lqt_status status = take_engine(editor, engine, diag);
-  lqt__gate_leave(engine->gate);
-  if (status != LQT_OK) return status;
-  editor->engines[editor->engine_count++] = engine;
-  list_gates(editor);
-  return LQT_OK;
+  pthread_mutex_lock(&editor->turn);
+  lqt_status status = attach(editor, engine, diag);
+  pthread_mutex_unlock(&editor->turn);
+  return status;
 }
 
 void lqt_editor_detach(lqt_editor *editor, lqt_engine *engine) {
+  pthread_mutex_lock(&editor->turn);
   for (size_t i = 0; i < editor->engine_count; i++) {
     if (editor->engines[i] != engine) continue;
     lqt__gate_enter(engine->gate);
@@ -149,120 +208,27 @@ void lqt_editor_detach(lqt_editor *editor, lqt_engine *engine) {
     lqt__gate_leave(engine->gate);
     editor->engines[i] = editor->engines[--editor->engine_count];
     list_gates(editor);
-    return;
+    break;
   }
+  pthread_mutex_unlock(&editor->turn);
 }
 
-/* ---- Applying ---- */
-
-/* All engines or none. The gates are held. */
-static lqt_status apply_to_engines(lqt_editor *editor, const lqt__engine_change *patches,
-                                   size_t count, lqt_diag *diag) {
-  for (size_t i = 0; i < editor->engine_count; i++) {
-    lqt_status status = lqt__engine_apply(editor->engines[i], patches, count, diag);
-    if (status == LQT_OK) continue;
-    while (i-- > 0) {
-      if (lqt__engine_revert(editor->engines[i], patches, count, NULL) != LQT_OK) {
-        status = lqt__fail(diag, LQT_DEVICE_LOST, where,
-                           "a failed edit could not be taken back: create the engines again");
-      }
-    }
-    return status;
-  }
-  return LQT_OK;
-}
-
-/* Makes a change visible everywhere as the next revision, or changes nothing. */
-static lqt_status commit(lqt_editor *editor, const lqt__section_change *change,
-                         uint64_t *out_revision, lqt_diag *diag) {
-  uint8_t *section = lqt__overlay_write(&editor->overlay, change->section, change->index);
-  if (section == NULL) return lqt__fail_memory(diag, where, change->bytes, "a section");
-  lqt__engine_change *patches;
-  size_t count;
-  LQT__TRY(lqt__section_change_patches(change, editor->model, &patches, &count, diag));
-  enter_gates(editor);
-  lqt_status status = apply_to_engines(editor, patches, count, diag);
-  if (status == LQT_OK) {
-    memcpy(section + change->offset, change->data, change->bytes);
-    editor->revision++;
-    for (size_t i = 0; i < editor->engine_count; i++) {
-      atomic_store(&editor->engines[i]->revision, editor->revision);
-    }
-    if (out_revision != NULL) *out_revision = editor->revision;
-  }
-  leave_gates(editor);
-  lqt__free(patches);
-  return status;
-}
-
-static lqt_status reserve_undo(lqt_editor *editor, lqt_diag *diag) {
-  if (editor->undo_count < editor->undo_capacity) return LQT_OK;
-  size_t capacity = editor->undo_capacity * 2 + 16;
-  lqt__section_change *undo = lqt__realloc(editor->undo, capacity * sizeof *undo);
-  if (undo == NULL) return lqt__fail_memory(diag, where, capacity * sizeof *undo, "the undo list");
-  editor->undo = undo;
-  editor->undo_capacity = capacity;
-  return LQT_OK;
-}
-
-static lqt_status perform(lqt_editor *editor, const lqt__mutation *mutation, uint64_t *out_revision,
-                          lqt_diag *diag) {
-  if (out_revision != NULL) *out_revision = 0;
-  LQT__TRY(reserve_undo(editor, diag));
-  lqt__section_change change;
-  LQT__TRY(lqt__mutation_validate(mutation, &editor->overlay, &change, diag));
-  lqt_status status = commit(editor, &change, out_revision, diag);
-  if (status == LQT_OK) {
-    editor->undo[editor->undo_count++] = change;
-  } else {
-    lqt__section_change_free(&change);
-  }
-  return status;
-}
-
-lqt_status lqt_edit_codebook_entry(lqt_editor *editor, uint16_t codebook_id, uint32_t vector,
-                                   const float *values, size_t dim, uint64_t *out_revision,
-                                   lqt_diag *diag) {
-  if (values == NULL) {
-    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "values must not be NULL");
-  }
-  lqt__mutation mutation = {
-      .kind = LQT__MUTATION_CODEBOOK_ENTRY,
-      .codebook_entry = {.codebook = codebook_id, .vector = vector, .values = values, .dim = dim}};
-  return perform(editor, &mutation, out_revision, diag);
-}
-
-lqt_status lqt_edit_undo(lqt_editor *editor, uint64_t *out_revision, lqt_diag *diag) {
-  if (out_revision != NULL) *out_revision = 0;
-  if (editor->undo_count == 0) {
-    return lqt__fail(diag, LQT_NOT_FOUND, where, "there is no edit to take back");
-  }
-  lqt__section_change *last = &editor->undo[editor->undo_count - 1];
-  lqt__section_change_invert(last);
-  lqt_status status = commit(editor, last, out_revision, diag);
-  if (status != LQT_OK) {
-    lqt__section_change_invert(last);
-    return status;
-  }
-  lqt__section_change_free(last);
-  editor->undo_count--;
-  return LQT_OK;
-}
+/* ---- Asking ---- */
 
 lqt_status lqt_editor_codebook_entry(const lqt_editor *editor, uint16_t codebook_id,
                                      uint32_t vector, float *out, size_t dim, lqt_diag *diag) {
-  uint32_t index;
+  size_t index;
   uint64_t element;
-  LQT__TRY(lqt__codebook_locate(editor->model, codebook_id, vector, &index, &element, diag));
-  const lqt__codebook *codebook = &editor->model->file.codebooks[index];
-  if (out == NULL || dim != codebook->vector_dim) {
-    return lqt__fail(diag, LQT_DIMENSION_MISMATCH, where,
-                     "vectors of codebook %u have %u values; there is room for %zu", codebook_id,
-                     codebook->vector_dim, dim);
+  lqt__overlay *state = lqt__editor_state(editor, NULL);
+  lqt_status status = lqt__codebook_locate(state, codebook_id, vector, &index, &element, diag);
+  const lqt__codebook *codebook = status == LQT_OK ? &state->now.codebooks[index] : NULL;
+  if (status == LQT_OK && (out == NULL || dim != codebook->vector_dim)) {
+    status = lqt__fail(diag, LQT_DIMENSION_MISMATCH, where,
+                       "vectors of codebook %u have %u values; there is room for %zu", codebook_id,
+                       codebook->vector_dim, dim);
   }
-  const uint8_t *values =
-      lqt__overlay_read(&editor->overlay, LQT__SECTION_CODEBOOK, index) + codebook->header_bytes;
-  for (size_t i = 0; i < dim; i++) {
+  for (size_t i = 0; status == LQT_OK && i < dim; i++) {
+    const uint8_t *values = codebook->blob.data + codebook->header_bytes;
     if (codebook->dtype == LQT_DTYPE_F16) {
       uint16_t half;
       memcpy(&half, values + 2 * (element + i), sizeof half);
@@ -271,34 +237,93 @@ lqt_status lqt_editor_codebook_entry(const lqt_editor *editor, uint16_t codebook
       memcpy(&out[i], values + 4 * (element + i), sizeof *out);
     }
   }
-  return LQT_OK;
+  lqt__overlay_release(state);
+  return status;
+}
+
+/* The payload of a tensor from `first` on, at least `count` bytes. */
+static lqt_status region(const lqt__overlay *state, const char *name, uint64_t first,
+                         uint64_t count, const lqt__blob **out, lqt_diag *diag) {
+  ptrdiff_t index = name != NULL ? lqt__file_find_tensor(&state->now, name) : -1;
+  *out = index >= 0 ? &state->now.tensors[index].payload : NULL;
+  if (*out == NULL || (*out)->data == NULL) {
+    return lqt__fail(diag, LQT_NOT_FOUND, where, "there is no tensor %.200s",
+                     name != NULL ? name : "(none)");
+  }
+  if (first <= (*out)->bytes && count <= (*out)->bytes - first) return LQT_OK;
+  return lqt__fail(diag, LQT_OUT_OF_RANGE, name, "bytes %llu to %llu of a tensor of %llu",
+                   (unsigned long long)first, (unsigned long long)(first + count),
+                   (unsigned long long)(*out)->bytes);
+}
+
+lqt_status lqt_editor_read(const lqt_editor *editor, const char *tensor, uint64_t first,
+                           uint64_t count, void *out, lqt_diag *diag) {
+  lqt__overlay *state = lqt__editor_state(editor, NULL);
+  const lqt__blob *blob;
+  lqt_status status = region(state, tensor, first, count, &blob, diag);
+  if (status == LQT_OK && count != 0) memcpy(out, blob->data + first, count);
+  lqt__overlay_release(state);
+  return status;
+}
+
+lqt_status lqt_editor_compare(const lqt_editor *editor, const char *tensor, uint64_t first,
+                              const char *other, uint64_t second, uint64_t count, uint64_t *out_at,
+                              lqt_diag *diag) {
+  *out_at = 0;
+  lqt__overlay *state = lqt__editor_state(editor, NULL);
+  const lqt__blob *a, *b;
+  lqt_status status = region(state, tensor, first, count, &a, diag);
+  if (status == LQT_OK) {
+    status = region(state, other != NULL ? other : tensor, second, count, &b, diag);
+  }
+  while (status == LQT_OK && *out_at < count &&
+         a->data[first + *out_at] == b->data[second + *out_at]) {
+    ++*out_at;
+  }
+  lqt__overlay_release(state);
+  return status;
+}
+
+lqt_status lqt_editor_search(const lqt_editor *editor, const char *tensor, uint64_t first,
+                             const void *pattern, size_t bytes, uint64_t align, uint64_t *out_at,
+                             lqt_diag *diag) {
+  *out_at = 0;
+  if (pattern == NULL || bytes == 0 || align == 0) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "a pattern and an alignment are needed");
+  }
+  lqt__overlay *state = lqt__editor_state(editor, NULL);
+  const lqt__blob *blob;
+  lqt_status status = region(state, tensor, first, 0, &blob, diag);
+  if (status == LQT_OK) {
+    uint64_t at = first + (align - first % align) % align;
+    while (at <= blob->bytes && bytes <= blob->bytes - at &&
+           memcmp(blob->data + at, pattern, bytes) != 0) {
+      at += align;
+    }
+    bool found = at <= blob->bytes && bytes <= blob->bytes - at;
+    if (found) *out_at = at;
+    if (!found) status = lqt__fail(diag, LQT_NOT_FOUND, tensor, "the bytes are not there");
+  }
+  lqt__overlay_release(state);
+  return status;
 }
 
 /* ---- Saving ---- */
 
 lqt_status lqt_editor_save(lqt_editor *editor, const char *path, lqt_diag *diag) {
-  lqt__file file = editor->model->file;
   if (path == NULL) return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "path must not be NULL");
-  if (file.missing_count != 0) {
+  if (editor->model->file.missing_count != 0) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, editor->model->path,
                      "the model was opened without %zu damaged sections: it cannot be saved whole",
-                     file.missing_count);
+                     editor->model->file.missing_count);
   }
-  /* The writer reads the same tables with the edited sections in place of the file's. */
-  lqt__codebook *codebooks = lqt__alloc_array(file.codebook_count, sizeof *codebooks);
-  if (codebooks == NULL) {
-    return lqt__fail_memory(diag, where, file.codebook_count * sizeof *codebooks, "codebooks");
-  }
-  for (uint32_t i = 0; i < file.codebook_count; i++) {
-    codebooks[i] = file.codebooks[i];
-    codebooks[i].blob.data = lqt__overlay_read(&editor->overlay, LQT__SECTION_CODEBOOK, i);
-  }
-  file.codebooks = codebooks;
+  lqt__overlay *state = lqt__editor_state(editor, NULL);
+  lqt__file file = state->now;
   file.timestamp_ns = 0; /* now */
   lqt__writer *writer;
   lqt_status status = lqt__writer_begin(path, &file, &writer, diag);
   uint64_t bytes;
   if (status == LQT_OK) status = lqt__writer_finish(writer, &bytes, diag);
-  lqt__free(codebooks);
+  lqt__overlay_release(state);
   return status;
 }

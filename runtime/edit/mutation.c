@@ -1,143 +1,82 @@
 #include "edit/mutation.h"
 
-#include <math.h>
-#include <string.h>
-
 #include "base/diag.h"
-#include "base/half.h"
 
-void lqt__section_change_free(lqt__section_change *change) {
-  lqt__free(change->data);
-  *change = (lqt__section_change){0};
+typedef struct operation {
+  const char *name;
+  lqt__target_kind target;
+  lqt__mutation_fn *draft;
+} operation;
+
+static const operation operations[] = {
+    [LQT_EDIT_CODEBOOK_ENTRIES] = {"codebook_entries", LQT__TARGET_CODEBOOK,
+                                   lqt__mutate_codebook_entries},
+    [LQT_EDIT_CODEBOOK_EXPAND] = {"codebook_expand", LQT__TARGET_CODEBOOK,
+                                  lqt__mutate_codebook_expand},
+    [LQT_EDIT_DELTA_VALUES] = {"delta_values", LQT__TARGET_DELTA, lqt__mutate_delta_values},
+    [LQT_EDIT_DELTA_SPARSE] = {"delta_sparse", LQT__TARGET_TENSOR, lqt__mutate_delta_sparse},
+    [LQT_EDIT_DELTA_REPLACE] = {"delta_replace", LQT__TARGET_TENSOR, lqt__mutate_delta_replace},
+    [LQT_EDIT_DELTA_REMOVE] = {"delta_remove", LQT__TARGET_TENSOR, lqt__mutate_delta_remove},
+    [LQT_EDIT_MASK_UPDATE] = {"mask_update", LQT__TARGET_TENSOR, lqt__mutate_mask_update},
+    [LQT_EDIT_MASK_REPLACE] = {"mask_replace", LQT__TARGET_TENSOR, lqt__mutate_mask_replace},
+    [LQT_EDIT_MASK_REMOVE] = {"mask_remove", LQT__TARGET_TENSOR, lqt__mutate_mask_remove},
+    [LQT_EDIT_GROUP_SCALES] = {"group_scales", LQT__TARGET_TENSOR, lqt__mutate_group_scales},
+    [LQT_EDIT_ZERO_POINTS] = {"zero_points", LQT__TARGET_TENSOR, lqt__mutate_zero_points},
+    [LQT_EDIT_TENSOR_SCALE] = {"tensor_scale", LQT__TARGET_TENSOR, lqt__mutate_tensor_scale},
+    [LQT_EDIT_RESIDUAL_SCALE] = {"residual_scale", LQT__TARGET_TENSOR,
+                                 lqt__mutate_residual_scale},
+    [LQT_EDIT_TENSOR_REPLACE] = {"tensor_replace", LQT__TARGET_TENSOR, lqt__mutate_tensor_replace},
+    [LQT_EDIT_TENSOR_MULTIPLY] = {"tensor_multiply", LQT__TARGET_TENSOR,
+                                  lqt__mutate_tensor_multiply},
+    [LQT_EDIT_TENSOR_CLAMP] = {"tensor_clamp", LQT__TARGET_TENSOR, lqt__mutate_tensor_clamp},
+    [LQT_EDIT_TENSOR_CLONE] = {"tensor_clone", LQT__TARGET_TENSOR, lqt__mutate_tensor_clone},
+    [LQT_EDIT_TENSOR_SWAP] = {"tensor_swap", LQT__TARGET_TENSOR, lqt__mutate_tensor_swap},
+    [LQT_EDIT_MODULE_BYPASS] = {"module_bypass", LQT__TARGET_MODULE, lqt__mutate_module_bypass},
+    [LQT_EDIT_MODULE_RESTORE] = {"module_restore", LQT__TARGET_MODULE, lqt__mutate_module_restore},
+    [LQT_EDIT_MODULE_SWAP] = {"module_swap", LQT__TARGET_MODULE, lqt__mutate_module_swap},
+    [LQT_EDIT_HYPERPARAMETER] = {"hyperparameter", LQT__TARGET_MODEL, lqt__mutate_hyperparameter},
+    [LQT_EDIT_RAW_WRITE] = {"raw_write", LQT__TARGET_TENSOR, lqt__mutate_raw_write},
+    [LQT_EDIT_RAW_FILL] = {"raw_fill", LQT__TARGET_TENSOR, lqt__mutate_raw_fill},
+    [LQT_EDIT_RAW_COPY] = {"raw_copy", LQT__TARGET_TENSOR, lqt__mutate_raw_copy},
+    [LQT_EDIT_RAW_SWAP] = {"raw_swap", LQT__TARGET_TENSOR, lqt__mutate_raw_swap},
+};
+
+static const operation *find(lqt_operation number) {
+  size_t index = (size_t)number;
+  bool known = number > 0 && index < sizeof operations / sizeof *operations;
+  return known && operations[index].name != NULL ? &operations[index] : NULL;
 }
 
-void lqt__section_change_invert(lqt__section_change *change) {
-  for (size_t i = 0; i < change->bytes; i++) {
-    uint8_t byte = change->data[i];
-    change->data[i] = change->data[change->bytes + i];
-    change->data[change->bytes + i] = byte;
-  }
+const char *lqt_operation_name(lqt_operation number) {
+  const operation *found = find(number);
+  return found != NULL ? found->name : NULL;
 }
 
-lqt_status lqt__codebook_locate(const lqt_model *model, uint16_t id, uint32_t vector,
-                                uint32_t *out_index, uint64_t *out_element, lqt_diag *diag) {
-  ptrdiff_t index = lqt__file_find_codebook(&model->file, id);
-  if (index < 0) {
-    return lqt__fail(diag, LQT_NOT_FOUND, model->path, "there is no codebook %u", id);
-  }
-  const lqt__codebook *codebook = &model->file.codebooks[index];
-  if (codebook->blob.data == NULL) {
-    return lqt__fail(diag, LQT_NOT_FOUND, model->path, "codebook %u was damaged and left out", id);
-  }
-  if (vector >= codebook->vectors) {
-    return lqt__fail(diag, LQT_OUT_OF_RANGE, model->path,
-                     "codebook %u has vectors 0 to %u; there is no %u", id, codebook->vectors - 1,
-                     vector);
-  }
-  /* Banks stand capacity / banks vectors apart. */
-  uint32_t used = codebook->vectors / codebook->banks, room = codebook->capacity / codebook->banks;
-  *out_index = (uint32_t)index;
-  *out_element = ((uint64_t)(vector / used) * room + vector % used) * codebook->vector_dim;
-  return LQT_OK;
+lqt__target_kind lqt__mutation_target(const lqt_mutation *mutation) {
+  const operation *found = find(mutation->operation);
+  if (found == NULL) return LQT__TARGET_MODEL;
+  bool of_module =
+      mutation->operation == LQT_EDIT_HYPERPARAMETER && mutation->target != NULL;
+  return of_module ? LQT__TARGET_MODULE : found->target;
 }
 
-static bool uses(const lqt__tensor *tensor, uint16_t codebook) {
-  return tensor->dtype == LQT_DTYPE_CODEBOOK &&
-         (tensor->codebook_id == codebook || tensor->residual_codebook_id == codebook);
-}
-
-static lqt_status check_permission(const lqt_model *model, const lqt__codebook *codebook,
-                                   lqt_diag *diag) {
-  if ((codebook->flags & LQT__CODEBOOK_MUTABLE) == 0) {
-    return lqt__fail(diag, LQT_IMMUTABLE, model->path, "codebook %u is not MUTABLE", codebook->id);
+lqt_status lqt__mutation_draft(lqt__draft *d, const lqt_mutation *mutation) {
+  if (mutation == NULL || mutation->size != sizeof *mutation) {
+    return LQT__REFUSE(d, LQT_INVALID_ARGUMENT,
+                       "lqt_mutation.size is %u, not %zu: set it to sizeof",
+                       mutation != NULL ? mutation->size : 0, sizeof *mutation);
   }
-  for (size_t i = 0; i < model->file.tensor_count; i++) {
-    const lqt__tensor *tensor = &model->file.tensors[i];
-    if (uses(tensor, codebook->id) && (tensor->flags & LQT__TENSOR_PROTECTED) != 0) {
-      return lqt__fail(diag, LQT_PERMISSION_DENIED, tensor->name,
-                       "the tensor is PROTECTED, and it uses codebook %u", codebook->id);
-    }
+  const operation *found = find(mutation->operation);
+  if (found == NULL) {
+    return LQT__REFUSE(d, LQT_INVALID_ARGUMENT, "there is no operation %d",
+                       (int)mutation->operation);
   }
-  return LQT_OK;
-}
-
-static lqt_status encode_values(const lqt_model *model, const lqt__codebook *codebook,
-                                const float *values, size_t dim, uint8_t *out, lqt_diag *diag) {
-  for (size_t i = 0; i < dim; i++) {
-    uint16_t half = lqt__f16_from_f32(values[i]);
-    bool is_half = codebook->dtype == LQT_DTYPE_F16;
-    float kept = is_half ? lqt__f32_from_f16(half) : values[i];
-    if (!isfinite(kept)) {
-      return lqt__fail(diag, LQT_NOT_FINITE, model->path,
-                       "value %zu (%g) is not finite in codebook %u, whose type is %s", i,
-                       (double)values[i], codebook->id, lqt_dtype_name((lqt_dtype)codebook->dtype));
-    }
-    memcpy(out, is_half ? (const void *)&half : (const void *)&kept, is_half ? 2 : 4);
-    out += is_half ? 2 : 4;
+  if ((mutation->value_count != 0 && mutation->values == NULL) ||
+      (mutation->coordinate_count != 0 && mutation->coordinates == NULL) ||
+      (mutation->bytes != 0 && mutation->data == NULL)) {
+    return LQT__REFUSE(d, LQT_INVALID_ARGUMENT, "a count without what it counts");
   }
-  return LQT_OK;
-}
-
-static lqt_status validate_codebook_entry(const lqt__mutation *mutation,
-                                          const lqt__overlay *overlay, lqt__section_change *out,
-                                          lqt_diag *diag) {
-  const lqt_model *model = overlay->model;
-  uint64_t element;
-  LQT__TRY(lqt__codebook_locate(model, mutation->codebook_entry.codebook,
-                                mutation->codebook_entry.vector, &out->index, &element, diag));
-  const lqt__codebook *codebook = &model->file.codebooks[out->index];
-  if (mutation->codebook_entry.dim != codebook->vector_dim) {
-    return lqt__fail(diag, LQT_DIMENSION_MISMATCH, model->path,
-                     "vectors of codebook %u have %u values; %zu were given", codebook->id,
-                     codebook->vector_dim, mutation->codebook_entry.dim);
-  }
-  LQT__TRY(check_permission(model, codebook, diag));
-  size_t size = lqt_dtype_size((lqt_dtype)codebook->dtype);
-  out->section = LQT__SECTION_CODEBOOK;
-  out->offset = codebook->header_bytes + element * size;
-  out->bytes = codebook->vector_dim * size;
-  out->data = lqt__alloc(2 * out->bytes);
-  if (out->data == NULL) return lqt__fail_memory(diag, model->path, 2 * out->bytes, "an edit");
-  const uint8_t *section = lqt__overlay_read(overlay, out->section, out->index);
-  memcpy(out->data + out->bytes, section + out->offset, out->bytes);
-  return encode_values(model, codebook, mutation->codebook_entry.values,
-                       mutation->codebook_entry.dim, out->data, diag);
-}
-
-lqt_status lqt__mutation_validate(const lqt__mutation *mutation, const lqt__overlay *overlay,
-                                  lqt__section_change *out, lqt_diag *diag) {
-  typedef lqt_status (*validator)(const lqt__mutation *, const lqt__overlay *,
-                                  lqt__section_change *, lqt_diag *);
-  static const validator validators[] = {[LQT__MUTATION_CODEBOOK_ENTRY] = validate_codebook_entry};
-  *out = (lqt__section_change){0};
-  lqt_status status = validators[mutation->kind](mutation, overlay, out, diag);
-  if (status != LQT_OK) lqt__section_change_free(out);
-  return status;
-}
-
-lqt_status lqt__section_change_patches(const lqt__section_change *change, const lqt_model *model,
-                                       lqt__engine_change **out, size_t *out_count,
-                                       lqt_diag *diag) {
-  const lqt__codebook *codebook = &model->file.codebooks[change->index];
-  size_t size = lqt_dtype_size((lqt_dtype)codebook->dtype), most = 0;
-  for (size_t i = 0; i < model->file.tensor_count; i++) {
-    most += 2 * uses(&model->file.tensors[i], codebook->id);
-  }
-  *out_count = 0;
-  *out = lqt__alloc_array(most, sizeof **out);
-  if (*out == NULL) return lqt__fail_memory(diag, model->path, most * sizeof **out, "an edit");
-  lqt__engine_change patch = {.first = (change->offset - codebook->header_bytes) / size,
-                              .count = change->bytes / size,
-                              .data = change->data,
-                              .old_data = change->data + change->bytes};
-  for (size_t i = 0; i < model->file.tensor_count; i++) {
-    const lqt__tensor *tensor = &model->file.tensors[i];
-    if (!uses(tensor, codebook->id)) continue;
-    patch.tensor = (uint32_t)i;
-    patch.part = LQT_PART_CODEBOOK;
-    if (tensor->codebook_id == codebook->id) (*out)[(*out_count)++] = patch;
-    patch.part = LQT_PART_RESIDUAL;
-    if (tensor->residual_codebook_id == codebook->id) (*out)[(*out_count)++] = patch;
-  }
-  return LQT_OK;
+  d->operation = mutation->operation;
+  LQT__TRY(lqt__rules_allow(d->rules, mutation->operation, mutation->target, d->diag));
+  return found->draft(d, mutation);
 }

@@ -1,57 +1,62 @@
-/* Mutations: what a caller asks for, typed; and changes: what a valid mutation comes to, as bytes
- * of a section with the way back. A mutation is validated into a change, changes are applied, and a
- * change turned round is its inverse. A new kind of mutation is a validator in mutation.c; nothing
- * after it knows kinds. */
+/* The mutations: one function each. Every one checks what it is given against the draft's overlay
+ * and turns it into changes. */
 #ifndef LQT_RUNTIME_EDIT_MUTATION_H_
 #define LQT_RUNTIME_EDIT_MUTATION_H_
 
-#include "edit/overlay.h"
-#include "exec/engine.h"
+#include "edit/draft.h"
 
-typedef enum lqt__mutation_kind {
-  LQT__MUTATION_CODEBOOK_ENTRY,
-} lqt__mutation_kind;
+/* What an operation is done to, as journals say it. */
+typedef enum lqt__target_kind {
+  LQT__TARGET_MODEL = 0,
+  LQT__TARGET_CODEBOOK = 1,
+  LQT__TARGET_DELTA = 2,
+  LQT__TARGET_TENSOR = 3,
+  LQT__TARGET_MODULE = 4,
+} lqt__target_kind;
+lqt__target_kind lqt__mutation_target(const lqt_mutation *mutation);
 
-typedef struct lqt__mutation {
-  lqt__mutation_kind kind;
-  union {
-    struct {
-      uint16_t codebook; /* id */
-      uint32_t vector;   /* over all banks */
-      const float *values;
-      size_t dim;
-    } codebook_entry;
-  };
-} lqt__mutation;
+/* Dispatches. Errors: those of lqt_transaction_add. */
+LQT_NODISCARD lqt_status lqt__mutation_draft(lqt__draft *draft, const lqt_mutation *mutation);
 
-typedef struct lqt__section_change {
-  lqt__section_kind section;
-  uint32_t index;
-  uint64_t offset; /* in the section */
-  size_t bytes;
-  uint8_t *data; /* the new bytes, then the old ones */
-} lqt__section_change;
-
-/* Checks a mutation against the model as edited so far and writes down what it changes. The caller
- * frees *out. Errors: the statuses of lqt/edit.h, LQT_OUT_OF_MEMORY. */
-LQT_NODISCARD lqt_status lqt__mutation_validate(const lqt__mutation *mutation,
-                                                const lqt__overlay *overlay,
-                                                lqt__section_change *out, lqt_diag *diag);
-void lqt__section_change_free(lqt__section_change *change);
-/* Swaps new and old. */
-void lqt__section_change_invert(lqt__section_change *change);
-
-/* A change in the terms of an engine: one patch for each tensor that uses the section. *out is an
- * array of *out_count that the caller frees (lqt__free) and that points into the change. */
-LQT_NODISCARD lqt_status lqt__section_change_patches(const lqt__section_change *change,
-                                                     const lqt_model *model,
-                                                     lqt__engine_change **out, size_t *out_count,
-                                                     lqt_diag *diag);
-
-/* Index of the codebook and of the vector's first value in its section (elements after the header).
+/* Index of a codebook and of a vector's first value in its section (elements after the head).
  * Errors: LQT_NOT_FOUND, LQT_OUT_OF_RANGE. */
-LQT_NODISCARD lqt_status lqt__codebook_locate(const lqt_model *model, uint16_t id, uint32_t vector,
-                                              uint32_t *out_index, uint64_t *out_element,
-                                              lqt_diag *diag);
+LQT_NODISCARD lqt_status lqt__codebook_locate(const lqt__overlay *overlay, uint16_t id,
+                                              uint64_t vector, size_t *out_index,
+                                              uint64_t *out_element, lqt_diag *diag);
+
+typedef lqt_status lqt__mutation_fn(lqt__draft *draft, const lqt_mutation *mutation);
+/* mutation_codebook.c */
+lqt__mutation_fn lqt__mutate_codebook_entries, lqt__mutate_codebook_expand;
+/* mutation_delta.c */
+lqt__mutation_fn lqt__mutate_delta_values, lqt__mutate_delta_sparse, lqt__mutate_delta_replace,
+    lqt__mutate_delta_remove;
+/* mutation_mask.c */
+lqt__mutation_fn lqt__mutate_mask_update, lqt__mutate_mask_replace, lqt__mutate_mask_remove;
+/* mutation_tensor.c */
+lqt__mutation_fn lqt__mutate_group_scales, lqt__mutate_zero_points, lqt__mutate_tensor_scale,
+    lqt__mutate_residual_scale, lqt__mutate_tensor_replace, lqt__mutate_tensor_multiply,
+    lqt__mutate_tensor_clamp, lqt__mutate_tensor_clone, lqt__mutate_tensor_swap;
+/* mutation_module.c */
+lqt__mutation_fn lqt__mutate_module_bypass, lqt__mutate_module_restore, lqt__mutate_module_swap,
+    lqt__mutate_hyperparameter;
+/* mutation_raw.c */
+lqt__mutation_fn lqt__mutate_raw_write, lqt__mutate_raw_fill, lqt__mutate_raw_copy,
+    lqt__mutate_raw_swap;
+
+/* ---- Shared by them ---- */
+
+/* Copies the contents of a tensor, of this file or another, to the tensor `name` of the draft,
+ * which is made when it is not there: sections, and codebooks, deltas and masks of its own. */
+LQT_NODISCARD lqt_status lqt__copy_tensor(lqt__draft *draft, const lqt__file *from,
+                                          const lqt__tensor *tensor, const char *name);
+/* A delta at (row, column) pairs that ascend, from values in `dtype` bytes: the section's bytes,
+ * allocated. */
+LQT_NODISCARD lqt_status lqt__sparse_delta(lqt__draft *draft, uint8_t encoding, lqt_dtype dtype,
+                                           const lqt__tensor *tensor, const uint32_t *pairs,
+                                           const uint8_t *values, uint64_t count, uint16_t id,
+                                           uint8_t flags, uint8_t **out, uint64_t *out_bytes);
+/* Sets the delta of tensor `index` at pairs (in any order, the last of equal ones holds). */
+LQT_NODISCARD lqt_status lqt__set_delta(lqt__draft *draft, size_t index, lqt_dtype dtype,
+                                        const uint32_t *pairs, const float *values, uint64_t count);
 
 #endif /* LQT_RUNTIME_EDIT_MUTATION_H_ */

@@ -18,6 +18,8 @@ static void destroy(lqt_model *model) {
   lqt__map_close(&model->map);
   lqt__free(model->copy);
   lqt__free(model->path);
+  if (model->owner_free != NULL) model->owner_free(model->owner);
+  lqt_model_release(model->base);
   pthread_mutex_destroy(&model->lock);
   lqt__free(model);
 }
@@ -121,6 +123,37 @@ lqt_status lqt_model_open_memory(const void *data, size_t bytes, const lqt_model
     return status;
   }
   *out_model = model;
+  return LQT_OK;
+}
+
+lqt_status lqt__model_derive(lqt_model *base, const lqt__file *file, void *owner,
+                             void (*owner_free)(void *owner), lqt_model **out, lqt_diag *diag) {
+  *out = NULL;
+  lqt_model *model;
+  lqt_status status = create(base->path, &model, diag);
+  if (status != LQT_OK) {
+    owner_free(owner);
+    return status;
+  }
+  model->base = lqt_model_retain(base);
+  model->owner = owner;
+  model->owner_free = owner_free;
+  model->file = *file;
+  model->file.arena = (lqt__arena){0};
+  model->weights = lqt__alloc_array(file->tensor_count, sizeof *model->weights);
+  if (model->weights == NULL) {
+    status = lqt__fail_memory(diag, model->path, 0, "the weights' table");
+  }
+  const lqt__chunk *graph = lqt__file_chunk(file, LQT__CHUNK_MODULES);
+  if (status == LQT_OK && graph != NULL) {
+    status = lqt__graph_parse(&model->file, (const char *)graph->data, graph->bytes, model->path,
+                              &model->graph, diag);
+  }
+  if (status != LQT_OK) {
+    destroy(model);
+    return status;
+  }
+  *out = model;
   return LQT_OK;
 }
 

@@ -26,7 +26,17 @@ struct lqt_model {
   lqt__arena names;
   pthread_mutex_t lock; /* of `weights` */
   lqt__weight_cache *weights;
+  lqt_model *base; /* of an edited one: where unchanged bytes are */
+  void *owner;     /* of an edited one's tables, freed by owner_free */
+  void (*owner_free)(void *owner);
 };
+
+/* A model of edited tables: `file`, whose arrays, strings and bytes belong to `owner` or to the
+ * model `base`. Takes `owner` over and frees it with the model, also on a failure. Errors: those of
+ * lqt__graph_parse, LQT_OUT_OF_MEMORY. */
+LQT_NODISCARD lqt_status lqt__model_derive(lqt_model *base, const lqt__file *file, void *owner,
+                                           void (*owner_free)(void *owner), lqt_model **out,
+                                           lqt_diag *diag);
 
 /* Makes the canonical weight of a tensor; buffers it needs go to cache->owned. */
 LQT_NODISCARD lqt_status lqt__weight_make(const lqt__file *file, size_t index, const char *where,
