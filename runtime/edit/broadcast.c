@@ -315,8 +315,8 @@ static lqt_status stage_engine(lqt__broadcast *b, size_t at, const patches *p,
     size_t changed_count;
     uint32_t *changed = lqt__broadcast_changed(p->after, changes, count, &changed_count);
     if (changed == NULL) return lqt__fail_memory(diag, where, 0, "a list of tensors");
-    lqt_status status = lqt__engine_stage_model(engine, b->model, changed, changed_count,
-                                                &b->staged[at], diag);
+    lqt_status status =
+        lqt__engine_stage_model(engine, b->model, changed, changed_count, &b->staged[at], diag);
     lqt__free(changed);
     if (status != LQT_OK) return status;
   }
@@ -349,9 +349,9 @@ lqt_status lqt__broadcast_flip(lqt__broadcast *b, uint64_t revision, lqt_diag *d
   lqt_status first = LQT_OK;
   for (size_t i = 0; i < b->count; i++) {
     lqt_diag finding = {0};
-    lqt_status status =
-        b->undo[i] ? lqt__engine_unflip(b->engines[i], b->undone, revision, &finding)
-                   : lqt__engine_flip(b->engines[i], b->staged[i], revision, &finding);
+    lqt_status status = b->undo[i]
+                            ? lqt__engine_unflip(b->engines[i], b->undone, revision, &finding)
+                            : lqt__engine_flip(b->engines[i], b->staged[i], revision, &finding);
     b->staged[i] = NULL;
     if (status == LQT_OK || first != LQT_OK) continue;
     first = lqt__fail(diag, LQT_DEVICE_LOST, where,

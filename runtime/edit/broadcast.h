@@ -11,7 +11,7 @@ typedef struct lqt__broadcast {
   lqt__engine_staged **staged; /* by engine; NULL: nothing, or `undo` */
   bool *undo;                  /* by engine: the last flip is taken back */
   size_t count;
-  uint64_t undone; /* the revision that it is */
+  uint64_t undone;  /* the revision that it is */
   lqt_model *model; /* the edited one, made when an engine needs it */
 } lqt__broadcast;
 
@@ -21,8 +21,7 @@ typedef struct lqt__broadcast {
 LQT_NODISCARD lqt_status lqt__broadcast_stage(lqt_engine **engines, size_t count,
                                               lqt__overlay *before, lqt__overlay *after,
                                               const lqt__change *changes, size_t change_count,
-                                              uint64_t undone, lqt__broadcast *out,
-                                              lqt_diag *diag);
+                                              uint64_t undone, lqt__broadcast *out, lqt_diag *diag);
 /* The caller holds the gates of all engines. Every engine is tried; the first failure is returned.
  */
 LQT_NODISCARD lqt_status lqt__broadcast_flip(lqt__broadcast *broadcast, uint64_t revision,

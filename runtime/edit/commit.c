@@ -81,10 +81,10 @@ static void remember(lqt_editor *editor, lqt__journal_entry *entry) {
   editor->history_count++;
   editor->revision = entry->revision;
   if ((entry->flags & LQT__ENTRY_TEMPORARY) != 0) {
-    editor->pending[editor->pending_count++] = (lqt__pending){
-        .revision = entry->revision,
-        .expires_ns = entry->expires_ns,
-        .steps_left = entry->expires_steps != 0 ? entry->expires_steps : UINT64_MAX};
+    editor->pending[editor->pending_count++] =
+        (lqt__pending){.revision = entry->revision,
+                       .expires_ns = entry->expires_ns,
+                       .steps_left = entry->expires_steps != 0 ? entry->expires_steps : UINT64_MAX};
   }
   if ((entry->flags & LQT__ENTRY_EXPIRED) != 0) forget_pending(editor, entry->reference);
   if ((entry->flags & LQT__ENTRY_ROLLBACK) != 0) {
@@ -154,8 +154,8 @@ static lqt_status make_visible(lqt_editor *editor, lqt__draft *draft, lqt__broad
   pthread_mutex_lock(&editor->lock);
   lqt__overlay *was = editor->state;
   editor->state = draft->work;
-  lqt__journal_entry told = {.revision = revision, .flags = entry->flags,
-                             .reference = entry->reference};
+  lqt__journal_entry told = {
+      .revision = revision, .flags = entry->flags, .reference = entry->reference};
   remember(editor, entry);
   pthread_mutex_unlock(&editor->lock);
   lqt__editor_leave_gates(editor);

@@ -149,9 +149,9 @@ static lqt_status push_record(lqt__draft *d, uint16_t what, uint16_t id, const c
   uint64_t old_bytes, place;
   uint8_t *old_data = lqt__overlay_record(d->work, what, id, name, &old_bytes, &place);
   if (old_data == NULL && old_bytes != 0) return no_memory(d, old_bytes);
-  bool same = old_data == NULL ? data == NULL
-                               : data != NULL && old_bytes == bytes &&
-                                     memcmp(old_data, data, bytes) == 0;
+  bool same = old_data == NULL
+                  ? data == NULL
+                  : data != NULL && old_bytes == bytes && memcmp(old_data, data, bytes) == 0;
   lqt_status status = LQT_OK;
   if (!same) {
     lqt__change change = {.kind = LQT__CHANGE_RECORD,

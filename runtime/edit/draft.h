@@ -14,8 +14,8 @@ typedef struct lqt__draft {
   const lqt__rules *rules;
   lqt__change *changes;
   size_t change_count, change_capacity;
-  bool by_reference;  /* changes that are made now can be made again from a file */
-  bool structural;    /* some change was not BYTES */
+  bool by_reference;       /* changes that are made now can be made again from a file */
+  bool structural;         /* some change was not BYTES */
   lqt_operation operation; /* being drafted */
   const char *where;       /* in diags */
   lqt_diag *diag;

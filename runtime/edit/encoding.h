@@ -3,9 +3,9 @@
  *   u8 version (1), u8 zero, u16 operation, u16 id, u8 dtype, u8 delta kind, u32 parameter,
  *   u64 first, u64 second, u64 count,
  *   texts target, other, file: u16 length (0xFFFF: absent), bytes;
- *   arrays values (f32), coordinates (u32 pairs), data (bytes): u64 elements, u8 form, then, form 0,
- *   the elements; form 1 (more than 4096 bytes): their SHA-256. The bytes that such a mutation came
- *   to stand in the entry's changes. */
+ *   arrays values (f32), coordinates (u32 pairs), data (bytes): u64 elements, u8 form, then, form
+ * 0, the elements; form 1 (more than 4096 bytes): their SHA-256. The bytes that such a mutation
+ * came to stand in the entry's changes. */
 #ifndef LQT_RUNTIME_EDIT_ENCODING_H_
 #define LQT_RUNTIME_EDIT_ENCODING_H_
 

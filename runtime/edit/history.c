@@ -55,8 +55,7 @@ static lqt_status revert_revision(const lqt_editor *editor, lqt__draft *draft, u
 static lqt_status go_back(lqt_editor *editor, uint64_t revision, const lqt_commit_options *options,
                           uint64_t *out_revision, lqt_diag *diag) {
   if (revision < editor->first || revision > editor->revision) {
-    return lqt__fail(diag, LQT_OUT_OF_RANGE, where,
-                     "revisions %llu to %llu are there; %llu is not",
+    return lqt__fail(diag, LQT_OUT_OF_RANGE, where, "revisions %llu to %llu are there; %llu is not",
                      (unsigned long long)editor->first, (unsigned long long)editor->revision,
                      (unsigned long long)revision);
   }

@@ -23,8 +23,7 @@ static const operation operations[] = {
     [LQT_EDIT_GROUP_SCALES] = {"group_scales", LQT__TARGET_TENSOR, lqt__mutate_group_scales},
     [LQT_EDIT_ZERO_POINTS] = {"zero_points", LQT__TARGET_TENSOR, lqt__mutate_zero_points},
     [LQT_EDIT_TENSOR_SCALE] = {"tensor_scale", LQT__TARGET_TENSOR, lqt__mutate_tensor_scale},
-    [LQT_EDIT_RESIDUAL_SCALE] = {"residual_scale", LQT__TARGET_TENSOR,
-                                 lqt__mutate_residual_scale},
+    [LQT_EDIT_RESIDUAL_SCALE] = {"residual_scale", LQT__TARGET_TENSOR, lqt__mutate_residual_scale},
     [LQT_EDIT_TENSOR_REPLACE] = {"tensor_replace", LQT__TARGET_TENSOR, lqt__mutate_tensor_replace},
     [LQT_EDIT_TENSOR_MULTIPLY] = {"tensor_multiply", LQT__TARGET_TENSOR,
                                   lqt__mutate_tensor_multiply},
@@ -55,8 +54,7 @@ const char *lqt_operation_name(lqt_operation number) {
 lqt__target_kind lqt__mutation_target(const lqt_mutation *mutation) {
   const operation *found = find(mutation->operation);
   if (found == NULL) return LQT__TARGET_MODEL;
-  bool of_module =
-      mutation->operation == LQT_EDIT_HYPERPARAMETER && mutation->target != NULL;
+  bool of_module = mutation->operation == LQT_EDIT_HYPERPARAMETER && mutation->target != NULL;
   return of_module ? LQT__TARGET_MODULE : found->target;
 }
 

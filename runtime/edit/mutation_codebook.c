@@ -70,8 +70,7 @@ static lqt_status write_run(lqt__draft *d, const char *name, size_t index, uint6
   size_t size = lqt_dtype_size((lqt_dtype)codebook->dtype);
   uint8_t few[64], *bytes = count * size <= sizeof few ? few : lqt__alloc(count * size);
   if (bytes == NULL) return lqt__fail_memory(d->diag, d->where, count * size, "an edit");
-  lqt_status status =
-      lqt__draft_encode(d, name, values, count, (lqt_dtype)codebook->dtype, bytes);
+  lqt_status status = lqt__draft_encode(d, name, values, count, (lqt_dtype)codebook->dtype, bytes);
   if (status == LQT_OK) {
     status = lqt__draft_bytes(d, LQT__SECTION_CODEBOOK, index,
                               codebook->header_bytes + element * size, bytes, count * size);

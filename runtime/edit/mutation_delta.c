@@ -84,18 +84,17 @@ lqt_status lqt__mutate_delta_values(lqt__draft *d, const lqt_mutation *m) {
   uint64_t size = lqt_dtype_size((lqt_dtype)delta->dtype);
   uint8_t *bytes = lqt__alloc(m->value_count * size);
   if (bytes == NULL) return no_memory(d, m->value_count * size);
-  lqt_status status = lqt__draft_encode(d, user->name, m->values, m->value_count,
-                                        (lqt_dtype)delta->dtype, bytes);
+  lqt_status status =
+      lqt__draft_encode(d, user->name, m->values, m->value_count, (lqt_dtype)delta->dtype, bytes);
   /* A and B of a low-rank delta may have padding between them. */
-  uint64_t rank = layout.values_b != 0
-                      ? lqt__load_u32(delta->blob.data + delta->header_bytes, false)
-                      : 0;
+  uint64_t rank =
+      layout.values_b != 0 ? lqt__load_u32(delta->blob.data + delta->header_bytes, false) : 0;
   uint64_t split = layout.values_b != 0 ? user->rows * rank : delta->count;
   uint64_t before = m->first < split ? split - m->first : 0;
   if (before > m->value_count) before = m->value_count;
   if (status == LQT_OK && before != 0) {
-    status = lqt__draft_bytes(d, LQT__SECTION_DELTA, (size_t)index,
-                              layout.values + m->first * size, bytes, before * size);
+    status = lqt__draft_bytes(d, LQT__SECTION_DELTA, (size_t)index, layout.values + m->first * size,
+                              bytes, before * size);
   }
   if (status == LQT_OK && before < m->value_count) {
     uint64_t first = m->first + before - split;
@@ -186,8 +185,10 @@ static lqt_status check_pairs(lqt__draft *d, const lqt__tensor *tensor, const ui
   for (uint64_t i = 0; i < count; i++) {
     uint64_t place = pairs[2 * i] * tensor->cols + pairs[2 * i + 1];
     if (pairs[2 * i] >= tensor->rows || pairs[2 * i + 1] >= tensor->cols) {
-      return LQT__REFUSE(d, LQT_OUT_OF_RANGE, "row %u, column %u is outside tensor %s of %llu x "
-                         "%llu", pairs[2 * i], pairs[2 * i + 1], tensor->name, (ull)tensor->rows,
+      return LQT__REFUSE(d, LQT_OUT_OF_RANGE,
+                         "row %u, column %u is outside tensor %s of %llu x "
+                         "%llu",
+                         pairs[2 * i], pairs[2 * i + 1], tensor->name, (ull)tensor->rows,
                          (ull)tensor->cols);
     }
     if (ascending && i > 0 && place <= last) {
@@ -231,8 +232,10 @@ static lqt_status make_whole(lqt__draft *d, const lqt_mutation *m, const lqt__te
   } else if (status == LQT_OK) {
     status = begin_section(d, &delta, tensor, m->parameter, &layout, out);
     if (status == LQT_OK && layout.count != m->value_count) {
-      status = LQT__REFUSE(d, LQT_DIMENSION_MISMATCH, "this delta of %s has %llu values; %zu were "
-                           "given", tensor->name, (ull)layout.count, m->value_count);
+      status = LQT__REFUSE(d, LQT_DIMENSION_MISMATCH,
+                           "this delta of %s has %llu values; %zu were "
+                           "given",
+                           tensor->name, (ull)layout.count, m->value_count);
       lqt__free(*out);
       *out = NULL;
     }
@@ -333,9 +336,8 @@ static uint64_t place_of(const lqt__delta *delta, const lqt__delta_layout *layou
          lqt__load_u32(data + layout->row_ptr + 4 * (*row + 1), false) <= at) {
     ++*row;
   }
-  uint64_t column = layout->wide_columns
-                        ? lqt__load_u32(data + layout->columns + 4 * at, false)
-                        : lqt__load_u16(data + layout->columns + 2 * at, false);
+  uint64_t column = layout->wide_columns ? lqt__load_u32(data + layout->columns + 4 * at, false)
+                                         : lqt__load_u16(data + layout->columns + 2 * at, false);
   return *row * tensor->cols + column;
 }
 
@@ -424,8 +426,8 @@ static lqt_status set_dense(lqt__draft *d, size_t index, const lqt__delta *old,
   uint64_t *at = lqt__alloc_array(count, sizeof *at);
   if (at == NULL) return no_memory(d, count * sizeof *at);
   for (uint64_t i = 0; i < count; i++) at[i] = updates[i].place;
-  lqt_status status = write_values(d, id, layout.values, lqt_dtype_size((lqt_dtype)copy.dtype), at,
-                                   fresh, count);
+  lqt_status status =
+      write_values(d, id, layout.values, lqt_dtype_size((lqt_dtype)copy.dtype), at, fresh, count);
   lqt__free(at);
   return status;
 }

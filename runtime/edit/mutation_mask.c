@@ -128,8 +128,7 @@ lqt_status lqt__mutate_mask_update(lqt__draft *d, const lqt_mutation *m) {
   LQT__TRY(expand(d, index, &section));
   for (size_t i = 0; i < m->coordinate_count; i++) {
     uint64_t column = m->coordinates[2 * i + 1];
-    uint8_t *byte =
-        section + LQT__SECTION_HEAD + m->coordinates[2 * i] * stride + column / 8;
+    uint8_t *byte = section + LQT__SECTION_HEAD + m->coordinates[2 * i] * stride + column / 8;
     uint8_t bit = (uint8_t)(1u << column % 8);
     *byte = keep[i] != 0 ? (uint8_t)(*byte | bit) : (uint8_t)(*byte & ~bit);
   }

@@ -268,10 +268,11 @@ lqt_status lqt__mutate_module_restore(lqt__draft *d, const lqt_mutation *m) {
     json_t *record = json_array_get(list, at - 1);
     json_t *connections = json_object_get(p.root, "connections");
     if (!unbridge(connections, json_object_get(record, "added"))) {
-      status = LQT__REFUSE(d, LQT_CONFLICT,
-                           "the graph around %.200s has changed since it was bypassed; restore what "
-                           "was bypassed after it first",
-                           m->target);
+      status =
+          LQT__REFUSE(d, LQT_CONFLICT,
+                      "the graph around %.200s has changed since it was bypassed; restore what "
+                      "was bypassed after it first",
+                      m->target);
     } else if (!put_back(connections, json_object_get(record, "connections")) ||
                !put_back(p.modules, json_object_get(record, "modules")) ||
                json_object_set(p.root, "outputs", json_object_get(record, "outputs")) != 0) {
@@ -343,9 +344,8 @@ static lqt_status set_global(lqt__draft *d, const char *key, float value) {
   static const struct {
     const char *key, *module_key;
     bool norms;
-  } spread[] = {{"norm_eps", "eps", true},
-                {"rope_theta", "rope.theta", false},
-                {"window", "window", false}};
+  } spread[] = {
+      {"norm_eps", "eps", true}, {"rope_theta", "rope.theta", false}, {"window", "window", false}};
   size_t changed = 0;
   for (size_t i = 0; i < d->work->now.hyperparameter_count; i++) {
     changed += strcmp(d->work->now.hyperparameters[i].key, key) == 0;
@@ -383,8 +383,8 @@ lqt_status lqt__mutate_hyperparameter(lqt__draft *d, const lqt_mutation *m) {
     status = set_number(d, json_array_get(p.modules, (size_t)at), m->other, value, &done);
   }
   if (status == LQT_OK && !done) {
-    status = LQT__REFUSE(d, LQT_NOT_FOUND, "module %.200s has no number %.200s", m->target,
-                         m->other);
+    status =
+        LQT__REFUSE(d, LQT_NOT_FOUND, "module %.200s has no number %.200s", m->target, m->other);
   }
   if (status == LQT_OK) status = store_graph(d, p.root);
   close_graph(&p);

@@ -171,15 +171,14 @@ static lqt_status multiply_delta(lqt__draft *d, size_t index, float factor) {
   uint8_t *bytes = lqt__alloc_array(count, size);
   lqt_status status = values == NULL || bytes == NULL ? no_memory(d, count * 8) : LQT_OK;
   for (uint64_t i = 0; i < count && status == LQT_OK; i++) {
-    values[i] =
-        factor * element_of(delta->blob.data + layout.values, (lqt_dtype)delta->dtype, i);
+    values[i] = factor * element_of(delta->blob.data + layout.values, (lqt_dtype)delta->dtype, i);
   }
   if (status == LQT_OK) {
     status = lqt__draft_encode(d, tensor->name, values, count, (lqt_dtype)delta->dtype, bytes);
   }
   if (status == LQT_OK) {
-    status = lqt__draft_bytes(d, LQT__SECTION_DELTA, (size_t)at, layout.values, bytes,
-                              count * size);
+    status =
+        lqt__draft_bytes(d, LQT__SECTION_DELTA, (size_t)at, layout.values, bytes, count * size);
   }
   lqt__free(values);
   lqt__free(bytes);
@@ -249,10 +248,9 @@ static lqt_status clamp_plain(lqt__draft *d, size_t index, float low, float high
       value = step_towards(value, up ? INFINITY : -INFINITY, dtype);
     }
     if (t->scale * value < low || t->scale * value > high) {
-      status = LQT__REFUSE(d, LQT_VALIDATION_FAILED,
-                           "no %s value times the scale %g of %s is from %g to %g",
-                           lqt_dtype_name(dtype), (double)t->scale, t->name, (double)low,
-                           (double)high);
+      status = LQT__REFUSE(
+          d, LQT_VALIDATION_FAILED, "no %s value times the scale %g of %s is from %g to %g",
+          lqt_dtype_name(dtype), (double)t->scale, t->name, (double)low, (double)high);
       break;
     }
     status = lqt__draft_encode(d, t->name, &value, 1, dtype, elements + i * size);
@@ -434,8 +432,7 @@ lqt_status lqt__mutate_tensor_clone(lqt__draft *d, const lqt_mutation *m) {
   ptrdiff_t index = lqt__file_find_tensor(&d->work->now, m->target);
   if (index < 0) return LQT__REFUSE(d, LQT_NOT_FOUND, "there is no tensor %.200s", m->target);
   size_t bytes = strlen(m->other);
-  if (bytes == 0 || bytes > LQT__MAX_STRING ||
-      !lqt__text_valid((const uint8_t *)m->other, bytes)) {
+  if (bytes == 0 || bytes > LQT__MAX_STRING || !lqt__text_valid((const uint8_t *)m->other, bytes)) {
     return LQT__REFUSE(d, LQT_INVALID_ARGUMENT, "a name has 1 to %d bytes of UTF-8",
                        LQT__MAX_STRING);
   }

@@ -8,7 +8,7 @@
 #include "model/model.h"
 
 typedef struct lqt__rules {
-  json_t *root; /* NULL: the file has none */
+  json_t *root;         /* NULL: the file has none */
   double least_density; /* percent */
 } lqt__rules;
 

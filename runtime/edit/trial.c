@@ -77,8 +77,8 @@ static lqt_status run_shadow(lqt_engine *live, lqt_model *model, const lqt__draf
                              const tokens *text, double limit, lqt_diag *diag) {
   lqt_engine *shadow = lqt__alloc_zero(sizeof *shadow);
   size_t count;
-  uint32_t *changed = lqt__broadcast_changed(draft->work, draft->changes, draft->change_count,
-                                             &count);
+  uint32_t *changed =
+      lqt__broadcast_changed(draft->work, draft->changes, draft->change_count, &count);
   lqt_status status = LQT_OK;
   if (shadow == NULL || changed == NULL) {
     status = lqt__fail_memory(diag, where, sizeof *shadow, "a trial");
