@@ -6,9 +6,10 @@
 
 #include "exec/gate.h"
 #include "exec/plan.h"
+#include "lqt/live.h"
 #include "lqt/session.h"
 
-typedef struct lqt__engine_staged lqt__engine_staged;
+typedef lqt_engine_staged lqt__engine_staged;
 
 /* What the last revisions changed: how far down a cache of keys and values it reaches. */
 typedef struct lqt__engine_reach {
@@ -39,12 +40,7 @@ struct lqt_engine {
 };
 
 /* A same-size change of one tensor's bytes, with the way back. */
-typedef struct lqt__engine_change {
-  uint32_t tensor;
-  lqt_weight_part part;
-  uint64_t first, count; /* elements of the part */
-  const void *data, *old_data;
-} lqt__engine_change;
+typedef lqt_engine_change lqt__engine_change;
 
 /* Applies all changes or, on a failure, none. The caller holds the engine's gate. Tensors that the
  * engine does not use are passed over. Errors: those of lqt_weight_patch_apply; LQT_DEVICE_LOST

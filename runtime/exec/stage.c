@@ -1,6 +1,7 @@
 /* Staged edits of an engine: patches of weights, and whole plans with their weights; their flip at
  * a step boundary and the way back. */
 #include <string.h>
+#include <time.h>
 
 #include "base/diag.h"
 #include "exec/engine.h"
@@ -8,7 +9,7 @@
 
 static const char *const where = "engine";
 
-struct lqt__engine_staged {
+struct lqt_engine_staged {
   lqt_engine *engine;
   lqt_patch *patch; /* NULL: nothing on the device changes, or `next` is set */
   lqt_engine *next; /* a new form of the engine; after the flip, the old one */
@@ -324,4 +325,93 @@ void lqt__engine_trim_undo(lqt_engine *engine) {
     lqt__engine_staged_destroy(old);
     old = before;
   }
+}
+
+/* ---- Without an editor ---- */
+
+lqt_status lqt_engine_stage(lqt_engine *engine, const lqt_engine_change *changes, size_t count,
+                            lqt_engine_staged **out_staged, lqt_diag *diag) {
+  if (out_staged != NULL) *out_staged = NULL;
+  if (engine == NULL || out_staged == NULL || (changes == NULL && count != 0)) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "no engine, no changes or no out_staged");
+  }
+  for (size_t i = 0; i < count; i++) {
+    if (changes[i].tensor < engine->weight_count) continue;
+    return lqt__fail(diag, LQT_OUT_OF_RANGE, where, "change %zu names tensor %u of %zu", i,
+                     changes[i].tensor, engine->weight_count);
+  }
+  return lqt__engine_stage(engine, changes, count, out_staged, diag);
+}
+
+lqt_status lqt_engine_staged_wait(lqt_engine_staged *staged, lqt_diag *diag) {
+  return lqt__engine_staged_wait(staged, diag);
+}
+
+uint64_t lqt_engine_staged_bytes(const lqt_engine_staged *staged) {
+  return lqt__engine_staged_bytes(staged);
+}
+
+void lqt_engine_staged_destroy(lqt_engine_staged *staged) { lqt__engine_staged_destroy(staged); }
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static lqt_status check_owner(const lqt_engine *engine, lqt_diag *diag) {
+  if (engine->owner == NULL) return LQT_OK;
+  return lqt__fail(diag, LQT_CONFLICT, where,
+                   "an editor is attached to the engine: edit through it, or detach it");
+}
+
+/* `staged` NULL: takes the last flip back. */
+static lqt_status turn(lqt_engine *engine, lqt_engine_staged *staged, lqt_flip_result *result,
+                       lqt_diag *diag) {
+  uint64_t revision = lqt_engine_revision(engine) + 1;
+  lqt_status status = check_owner(engine, diag);
+  if (status == LQT_OK && staged != NULL) {
+    status = lqt__engine_flip(engine, staged, revision, diag);
+  } else if (status == LQT_OK) {
+    uint64_t undone = engine->undo != NULL ? engine->undo->revision : 0;
+    status = lqt__engine_unflip(engine, undone, revision, diag);
+  } else {
+    lqt__engine_staged_destroy(staged);
+  }
+  if (status == LQT_OK) result->revision = revision;
+  return status;
+}
+
+static lqt_status turn_gated(lqt_engine *engine, lqt_engine_staged *staged,
+                             lqt_flip_result *out_result, lqt_diag *diag) {
+  lqt_flip_result result = {0};
+  double asked = now();
+  lqt__gate_enter(engine->gate);
+  double begin = now();
+  lqt_status status = turn(engine, staged, &result, diag);
+  double end = now();
+  lqt__gate_leave(engine->gate);
+  result.waited = begin - asked;
+  result.seconds = end - begin;
+  if (out_result != NULL) *out_result = result;
+  return status;
+}
+
+lqt_status lqt_engine_flip(lqt_engine *engine, lqt_engine_staged *staged,
+                           lqt_flip_result *out_result, lqt_diag *diag) {
+  if (engine == NULL || staged == NULL) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "no engine or nothing staged");
+  }
+  /* What is still under way would otherwise hold up the steps. */
+  lqt_status status = lqt__engine_staged_wait(staged, diag);
+  if (status != LQT_OK) {
+    lqt__engine_staged_destroy(staged);
+    return status;
+  }
+  return turn_gated(engine, staged, out_result, diag);
+}
+
+lqt_status lqt_engine_undo(lqt_engine *engine, lqt_flip_result *out_result, lqt_diag *diag) {
+  if (engine == NULL) return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "no engine");
+  return turn_gated(engine, NULL, out_result, diag);
 }
