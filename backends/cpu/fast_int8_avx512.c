@@ -16,10 +16,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "fast_decode_avx512.h"
 
 enum { COLS = LQT__FAST_INT8_COLS, PANEL = LQT__FAST_PANEL, KC = LQT__FAST_KC };
-enum { X_AHEAD = 1024 }; /* bytes; activations come from the second-level cache */
 
 LQT__FAST_INLINE void dot_quads(__m512i *acc, __m512i x, __m512i w) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(*acc) : "v"(x), "v"(w));
@@ -54,23 +54,6 @@ static unsigned quad_column(lqt__fast_kind kind, unsigned q, unsigned b) {
   return q + 2 * b;
 }
 
-LQT__FAST_INLINE void decode_tile(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, uint64_t n,
-                                  int8_t *out, const lqt__fast_kind kind) {
-  const lqt__fast_plane *plane = &w->plane[0];
-  const uint64_t span = lqt__fast_formats[kind].span, bytes = lqt__fast_formats[kind].span_bytes;
-  const __m512i table = _mm512_load_si512(plane->tables->s8);
-  for (uint64_t r = 0; r < PANEL; r++) {
-    const uint8_t *src =
-        plane->stream + (panel * PANEL + r) * plane->block_bytes + k / span * bytes;
-    int8_t *to = out + r * 64;
-    for (uint64_t i = 0; i < n; i += span) {
-      decode_span(kind, src, table, to);
-      src += bytes;
-      to += span * PANEL * LQT__FAST_ROWS;
-    }
-  }
-}
-
 /* What the products of a tile share. */
 typedef struct tile_job {
   /* [quad][PANEL][64]: one stream, whatever the number of rows. */
@@ -79,6 +62,33 @@ typedef struct tile_job {
   uint64_t n;                                                /* columns */
   uint64_t unit, part;
 } tile_job;
+
+/* The tile after the present one is decoded between the present one's products, a share with each
+ * unit: the processor does both at once. What follows it is fetched from memory meanwhile. */
+typedef struct decoder {
+  const uint8_t *src[PANEL];
+  ptrdiff_t ahead; /* from a span to the same one of the tile after it */
+  int8_t *out;
+  uint64_t left, share; /* spans; share: with each unit */
+} decoder;
+
+LQT__FAST_INLINE void decode_some(decoder *d, uint64_t spans, __m512i table,
+                                  const lqt__fast_kind kind) {
+  const uint64_t span = lqt__fast_formats[kind].span, bytes = lqt__fast_formats[kind].span_bytes;
+  const uint64_t n = spans < d->left ? spans : d->left;
+  d->left -= n;
+  for (uint64_t i = 0; i < n; i++) {
+#pragma GCC unroll 2
+    for (int r = 0; r < PANEL; r++) {
+      for (uint64_t b = 0; b < bytes; b += 64) {
+        _mm_prefetch((const char *)d->src[r] + d->ahead + b, _MM_HINT_T1);
+      }
+      decode_span(kind, d->src[r], table, d->out + r * 64);
+      d->src[r] += bytes;
+    }
+    d->out += span * PANEL * LQT__FAST_ROWS;
+  }
+}
 
 /* One unit (columns with a common group scale) of a tile: acc = start + sum of products. */
 LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const int32_t *start,
@@ -92,7 +102,6 @@ LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const 
 #pragma GCC unroll 1
   do {
     const __m512i w0 = _mm512_load_si512(tile), w1 = _mm512_load_si512(tile + 64);
-    _mm_prefetch((const char *)x + X_AHEAD, _MM_HINT_T0);
 #pragma GCC unroll 8
     for (int c = 0; c < COLS; c++) {
       const __m512i magnitude = _mm512_set1_epi32((int)x[c]);
@@ -107,9 +116,9 @@ LQT__FAST_INLINE void unit_product(const int8_t *tile, const uint32_t *x, const 
 
 /* One tile of weights with 8 tokens: for each part (columns with a common activation scale) the
  * sums of its units by group scale, then out += activation scale * sums. */
-__attribute__((noinline)) static void tile_product(const tile_job *job, const uint32_t *x,
-                                                   const int32_t *start, const float *x_scale,
-                                                   float *out) {
+LQT__FAST_INLINE void tile_product(const tile_job *job, const uint32_t *x, const int32_t *start,
+                                   const float *x_scale, float *out, decoder *next, __m512i table,
+                                   const lqt__fast_kind kind) {
   const int8_t *tile = job->tile;
   const float *scale = job->scales[0][0];
   const uint64_t unit = job->unit, part = job->part;
@@ -131,6 +140,7 @@ __attribute__((noinline)) static void tile_product(const tile_job *job, const ui
           sums[r][c] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][c]), factor, sums[r][c]);
         }
       }
+      if (next->left != 0) decode_some(next, next->share, table, kind);
       tile += n * PANEL * LQT__FAST_ROWS;
       x += n / 4 * 2 * COLS;
       start += COLS;
@@ -149,6 +159,28 @@ __attribute__((noinline)) static void tile_product(const tile_job *job, const ui
     x_scale += COLS;
   }
 }
+
+#define TILE_PRODUCT(kind)                                                                \
+  __attribute__((noinline)) static void tile_product_##kind(                              \
+      const tile_job *job, const uint32_t *x, const int32_t *start, const float *x_scale, \
+      float *out, decoder *next, __m512i table) {                                         \
+    tile_product(job, x, start, x_scale, out, next, table, LQT__FAST_##kind);             \
+  }                                                                                       \
+  __attribute__((noinline)) static void decode_rest_##kind(decoder *d, __m512i table) {   \
+    decode_some(d, d->left, table, LQT__FAST_##kind);                                     \
+  }
+TILE_PRODUCT(S2)
+TILE_PRODUCT(S3)
+TILE_PRODUCT(S4)
+static const struct {
+  void (*product)(const tile_job *job, const uint32_t *x, const int32_t *start,
+                  const float *x_scale, float *out, decoder *next, __m512i table);
+  void (*decode_rest)(decoder *d, __m512i table);
+} of_kind[] = {
+    [LQT__FAST_S2] = {tile_product_S2, decode_rest_S2},
+    [LQT__FAST_S3] = {tile_product_S3, decode_rest_S3},
+    [LQT__FAST_S4] = {tile_product_S4, decode_rest_S4},
+};
 
 /* Groups are powers of two, but for one that is the whole padded row. */
 static int group_shift(const lqt__cpu_fast *w) {
@@ -170,95 +202,97 @@ static void unit_scales(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile
   }
 }
 
-/* What is read after a tile: the packed columns of the next one and their group
- * scales. It is fetched from memory during the products, a part with each tile
- * of tokens. */
-typedef struct ahead {
-  const char *stream, *scales;
-  uint64_t block_bytes, block_scales; /* between the rows of blocks */
-  uint64_t lines, share;              /* cache lines of a block, and with a tile of tokens */
-  uint64_t scale_lines;
-} ahead;
+/* A tile of weights: 32 rows, LQT__FAST_KC columns from k on. */
+typedef struct place {
+  uint64_t panel, k;
+} place;
 
-static ahead after(const lqt__cpu_fast *w, uint64_t panel, unsigned count, uint64_t k, uint64_t n,
-                   unsigned tiles) {
+static place after(const lqt__cpu_fast *w, place at) {
+  const uint64_t k = at.k + KC;
+  return k < w->kpad ? (place){at.panel, k} : (place){at.panel + 1, 0};
+}
+
+static const uint8_t *stream_at(const lqt__cpu_fast *w, place at, uint64_t block) {
   const lqt__fast_plane *plane = &w->plane[0];
   const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
-  const bool turn = k + n == w->kpad;
-  const uint64_t block = (panel + (turn ? count : 0)) * PANEL, next = turn ? 0 : k + n;
-  ahead a = {.block_bytes = plane->block_bytes, .block_scales = w->groups * LQT__FAST_ROWS * 2};
-  a.stream = (const char *)plane->stream + block * plane->block_bytes +
-             next / format->span * format->span_bytes;
-  a.lines = n / format->span * format->span_bytes / 64;
-  a.share = (a.lines + tiles - 1) / tiles;
-  if (w->scales != NULL) {
-    const int shift = group_shift(w);
-    a.scales = (const char *)(w->scales + (block * w->groups + (next >> shift)) * LQT__FAST_ROWS);
-    a.scale_lines = ((n >> shift) + 2) / 2;
-  }
-  return a;
+  return plane->stream + (at.panel * PANEL + block) * plane->block_bytes +
+         at.k / format->span * format->span_bytes;
 }
 
-/* Inlined because GCC drops calls of a function that only prefetches. */
-LQT__FAST_INLINE void fetch(const ahead *a, unsigned tile) {
-  const uint64_t first = tile * a->share;
+/* Group scales of the tile after this one, into the second-level cache. Inlined because GCC drops
+ * calls of a function that only prefetches. */
+LQT__FAST_INLINE void fetch_scales(const lqt__cpu_fast *w, place at, uint64_t n) {
+  if (w->scales == NULL) return;
+  const int shift = group_shift(w);
   for (uint64_t r = 0; r < PANEL; r++) {
-    for (uint64_t i = first; i < first + a->share && i < a->lines; i++) {
-      _mm_prefetch(a->stream + r * a->block_bytes + i * 64, _MM_HINT_T1);
-    }
-    for (uint64_t i = 0; tile == 0 && i < a->scale_lines; i++) {
-      _mm_prefetch(a->scales + r * a->block_scales + i * 64, _MM_HINT_T1);
+    const uint64_t first = (at.panel * PANEL + r) * w->groups + (at.k >> shift);
+    const char *scales = (const char *)(w->scales + first * LQT__FAST_ROWS);
+    for (uint64_t i = 0; i < ((n >> shift) + 2) / 2; i++) {
+      _mm_prefetch(scales + i * 64, _MM_HINT_T1);
     }
   }
 }
 
-static void decode_panel(const lqt__cpu_fast *w, uint64_t panel, uint64_t k, tile_job *job) {
-  switch (w->plane[0].kind) {
-    case LQT__FAST_S2:
-      decode_tile(w, panel, k, job->n, job->tile, LQT__FAST_S2);
-      return;
-    case LQT__FAST_S3:
-      decode_tile(w, panel, k, job->n, job->tile, LQT__FAST_S3);
-      return;
-    default:
-      decode_tile(w, panel, k, job->n, job->tile, LQT__FAST_S4);
-  }
+/* Makes `job` the tile at `at`, but for the indices, which `d` will decode in `shares` goes. */
+static void begin_tile(const lqt__cpu_fast *w, place at, uint64_t shares, tile_job *job,
+                       decoder *d) {
+  const lqt__fast_format *format = &lqt__fast_formats[w->plane[0].kind];
+  const place then = after(w, at);
+  job->part = w->plane[0].tables->s8_part;
+  job->unit = lqt__fast_int8_unit(w);
+  job->n = w->kpad - at.k < KC ? w->kpad - at.k : KC;
+  unit_scales(w, at.panel, at.k, job);
+  fetch_scales(w, then, job->n);
+  for (uint64_t r = 0; r < PANEL; r++) d->src[r] = stream_at(w, at, r);
+  d->ahead = stream_at(w, then, 0) - d->src[0];
+  d->out = job->tile;
+  d->left = lqt__ceil_div(job->n, format->span);
+  d->share = lqt__ceil_div(d->left, shares);
 }
 
-void lqt__fast_panels_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, unsigned count,
-                                  const lqt__fast_x8 *x, const int32_t *const *starts,
-                                  unsigned tiles, float *out, const lqt__fast_later *later) {
-  enum { OUT = COLS * PANEL * LQT__FAST_ROWS };
-  tile_job jobs[LQT__FAST_INT8_PANELS];
-  const uint64_t part = w->plane[0].tables->s8_part, unit = lqt__fast_int8_unit(w);
-  memset(out, 0, (size_t)count * tiles * OUT * sizeof *out);
-  for (uint64_t k = 0; k < w->kpad; k += KC) {
-    ahead next[LQT__FAST_INT8_PANELS];
-    for (unsigned p = 0; p < count; p++) {
-      jobs[p].part = part;
-      jobs[p].unit = unit;
-      jobs[p].n = w->kpad - k < KC ? w->kpad - k : KC;
-      unit_scales(w, panel + p, k, &jobs[p]);
-      decode_panel(w, panel + p, k, &jobs[p]);
-      next[p] = after(w, panel + p, count, k, jobs[p].n, tiles);
+/* The products of one tile with all tokens, and the decoding of the next one. */
+static void run_tile(const lqt__cpu_fast *w, place at, const lqt__fast_int8_run *run,
+                     const tile_job *job, float *out, decoder *next) {
+  enum { ROWS = PANEL * LQT__FAST_ROWS };
+  const lqt__fast_kind kind = w->plane[0].kind;
+  const __m512i table = _mm512_load_si512(w->plane[0].tables->s8);
+  const unsigned step = (unsigned)(at.k / KC) % COLS;
+  /* Divisions once a tile of weights: they are slow enough to show. */
+  const uint64_t quad = at.k / KC * run->x->stride, start = at.k / job->unit * COLS,
+                 scale = at.k / job->part * COLS;
+  for (unsigned t = 0; t < run->tiles; t++) {
+    /* Outputs of a token, one of the tile's eight with each step along k. */
+    const unsigned token = t * COLS + step;
+    if (token < run->tokens) {
+      const float *y = run->y + at.panel * ROWS + token * run->y_stride;
+      __builtin_prefetch(y, 1);
+      __builtin_prefetch(y + LQT__FAST_ROWS, 1);
     }
-    const unsigned step = (unsigned)(k / KC) % COLS;
-    /* Divisions once a tile of weights: they are slow enough to show. */
-    const uint64_t quad = k / KC * x->stride, start = k / unit * COLS, scale = k / part * COLS;
-    for (unsigned t = 0; t < tiles; t++) {
-      /* Outputs of a token, one of the tile's eight with each step along k. */
-      const unsigned token = t * COLS + step;
-      for (unsigned p = 0; p < count; p++) {
-        fetch(&next[p], t);
-        if (token < later->tokens) {
-          const float *y = later->y + token * later->y_stride + p * PANEL * LQT__FAST_ROWS;
-          __builtin_prefetch(y, 1);
-          __builtin_prefetch(y + LQT__FAST_ROWS, 1);
-        }
-        tile_product(&jobs[p], x[t].quads + quad, starts[t] + start, x[t].scales + scale,
-                     out + (p * tiles + t) * OUT);
-      }
+    of_kind[kind].product(job, run->x[t].quads + quad, run->starts[t] + start,
+                          run->x[t].scales + scale, out + t * COLS * ROWS, next, table);
+  }
+  of_kind[kind].decode_rest(next, table);
+}
+
+void lqt__fast_panels_int8_avx512(const lqt__cpu_fast *w, uint64_t first, uint64_t end,
+                                  const lqt__fast_int8_run *run) {
+  _Alignas(64) float out[LQT__FAST_CHUNK * PANEL * LQT__FAST_ROWS];
+  tile_job jobs[2];
+  unsigned turn = 0;
+  decoder next;
+  if (first == end) return;
+  const uint64_t shares = run->tiles * lqt__ceil_div(KC, lqt__fast_int8_unit(w));
+  begin_tile(w, (place){first, 0}, 1, &jobs[0], &next);
+  of_kind[w->plane[0].kind].decode_rest(&next, _mm512_load_si512(w->plane[0].tables->s8));
+  for (uint64_t panel = first; panel < end; panel++) {
+    memset(out, 0, (size_t)run->tiles * COLS * PANEL * LQT__FAST_ROWS * sizeof *out);
+    for (place at = {panel, 0}; at.panel == panel; at = after(w, at)) {
+      const place then = after(w, at);
+      if (then.panel < end) begin_tile(w, then, shares, &jobs[turn ^ 1], &next);
+      run_tile(w, at, run, &jobs[turn], out, &next);
+      turn ^= 1;
     }
+    run->finish(run->context, panel, out);
   }
 }
 

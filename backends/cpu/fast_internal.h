@@ -154,19 +154,22 @@ void lqt__fast_int8_starts(const lqt__fast_x8 *x, uint64_t kpad, uint64_t unit, 
                            int32_t *out);
 /* Columns that one integer accumulator covers. */
 uint64_t lqt__fast_int8_unit(const lqt__cpu_fast *w);
-/* Where the outputs of a panel will be stored: fetched during the products, because a store that
- * misses the caches once a token would stop the processor. */
-typedef struct lqt__fast_later {
-  const float *y; /* of the panel's first row */
+/* A run of the int8 kernel over panels of 32 rows (2 blocks), with `tiles` times 8 tokens. */
+typedef struct lqt__fast_int8_run {
+  const lqt__fast_x8 *x;
+  const int32_t *const *starts;
+  unsigned tiles, tokens;
+  /* Where the outputs will be stored: fetched during the products, because a store that misses the
+   * caches once a token would stop the processor. */
+  const float *y;
   uint64_t y_stride;
-  unsigned tokens;
-} lqt__fast_later;
-/* Products of the panels [panel, panel + count), 32 rows each, count <= LQT__FAST_INT8_PANELS, with
- * `tiles` times 8 tokens, written to out[count][tiles * 8][32] without the scales of the tensor and
- * the int8 table. */
-void lqt__fast_panels_int8_avx512(const lqt__cpu_fast *w, uint64_t panel, unsigned count,
-                                  const lqt__fast_x8 *x, const int32_t *const *starts,
-                                  unsigned tiles, float *out, const lqt__fast_later *later);
+  /* Takes the products of a panel, tile[tiles * 8][32], without the scales of the tensor and the
+   * int8 table; may overwrite them. */
+  void (*finish)(const void *context, uint64_t panel, float *tile);
+  const void *context;
+} lqt__fast_int8_run;
+void lqt__fast_panels_int8_avx512(const lqt__cpu_fast *w, uint64_t first, uint64_t end,
+                                  const lqt__fast_int8_run *run);
 
 /* What becomes of a tile of products, rows [row, row + n) (n <= 32) of `tokens` tokens:
  * y = factor * tile + delta x + bias (+ y). The tile is overwritten. */

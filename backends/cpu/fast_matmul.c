@@ -308,17 +308,10 @@ static void run_block(const rows_job *job, uint64_t block) {
   lqt__fast_store_avx2(&job->finish, block * LQT__FAST_ROWS, LQT__FAST_ROWS, tile, LQT__FAST_ROWS);
 }
 
-static void run_panels(const rows_job *job, uint64_t panel, unsigned count) {
+static void finish_panel(const void *context, uint64_t panel, float *tile) {
   enum { ROWS = LQT__FAST_ROWS * LQT__FAST_PANEL };
-  _Alignas(64) float out[LQT__FAST_INT8_PANELS * LQT__FAST_CHUNK * ROWS];
-  const lqt__cpu_product *p = job->finish.product;
-  const lqt__fast_later later = {p->y + panel * ROWS, p->y_stride, job->c->tokens};
-  const unsigned tiles = job->c->tiles;
-  lqt__fast_panels_int8_avx512(job->w, panel, count, job->c->x8, job->starts, tiles, out, &later);
-  for (unsigned i = 0; i < count; i++) {
-    lqt__fast_store_avx2(&job->finish, (panel + i) * ROWS, ROWS,
-                         out + i * tiles * LQT__FAST_INT8_COLS * ROWS, ROWS);
-  }
+  const rows_job *job = context;
+  lqt__fast_store_avx2(&job->finish, panel * ROWS, ROWS, tile, ROWS);
 }
 
 static void run_rows(void *context, size_t task, unsigned worker) {
@@ -329,10 +322,15 @@ static void run_rows(void *context, size_t task, unsigned worker) {
     for (uint64_t block = first; block < end; block++) run_block(job, block);
     return;
   }
-  for (uint64_t panel = first; panel < end; panel += LQT__FAST_INT8_PANELS) {
-    const uint64_t left = end - panel;
-    run_panels(job, panel, left < LQT__FAST_INT8_PANELS ? (unsigned)left : LQT__FAST_INT8_PANELS);
-  }
+  const lqt__fast_int8_run run = {.x = job->c->x8,
+                                  .starts = job->starts,
+                                  .tiles = job->c->tiles,
+                                  .tokens = job->c->tokens,
+                                  .y = job->finish.product->y,
+                                  .y_stride = job->finish.product->y_stride,
+                                  .finish = finish_panel,
+                                  .context = job};
+  lqt__fast_panels_int8_avx512(job->w, first, end, &run);
 }
 
 /* The product with one plane; that of the residual codebook is added to the first one's. */
