@@ -99,8 +99,8 @@ typedef struct lqt__cpu_device {
   const lqt__cpu_kernels *kernels;
   lqt__pool *pool;       /* NULL: one thread */
   pthread_mutex_t mutex; /* the pool and the scratch have one user at a time */
-  float *scratch;
-  size_t scratch_bytes;
+  float *scratch, *side; /* side: activations of the products with parts of a weight */
+  size_t scratch_bytes, side_bytes;
   lqt__cpu_angles angles;
   lqt__profile profile;
 } lqt__cpu_device;
@@ -118,7 +118,9 @@ typedef struct lqt__cpu_weight {
   uint64_t book_stride; /* bank_stride of the caller's codebook */
   lqt_dtype book_dtype, residual_dtype;
   lqt__cpu_fast *fast; /* NULL: the generic path */
-  void *blocks[16];    /* what canon points to */
+  /* Parts that the fast product leaves out, and that are products of their own (matmul.c). */
+  bool side_zero, side_delta;
+  void *blocks[16]; /* what canon points to */
   unsigned block_count;
 } lqt__cpu_weight;
 
@@ -140,6 +142,8 @@ static inline void *lqt__cpu_data(const lqt_view *view) {
 
 /* At least `bytes` bytes, 64-byte aligned, valid until the next call; NULL without memory. */
 void *lqt__cpu_scratch(lqt__cpu_device *device, size_t bytes);
+/* The same of another block. */
+void *lqt__cpu_side_scratch(lqt__cpu_device *device, size_t bytes);
 
 LQT_NODISCARD lqt_status lqt__cpu_weight_create(lqt_device *device, const lqt_weight_desc *desc,
                                                 lqt_weight **out, lqt_diag *diag);

@@ -130,6 +130,7 @@ static void device_close(lqt_device *base) {
   lqt__pool_destroy(device->pool);
   pthread_mutex_destroy(&device->mutex);
   lqt__free(device->scratch);
+  lqt__free(device->side);
   lqt__free(device->angles.values);
   lqt__free(device->angles.positions);
   lqt__free(device->angles.frequencies);
@@ -137,13 +138,21 @@ static void device_close(lqt_device *base) {
   lqt__free(device);
 }
 
+static void *grown(float **block, size_t *size, size_t bytes) {
+  if (bytes <= *size) return *block;
+  lqt__free(*block);
+  *size = 0;
+  *block = lqt__alloc_aligned(bytes, 64);
+  if (*block != NULL) *size = bytes;
+  return *block;
+}
+
 void *lqt__cpu_scratch(lqt__cpu_device *device, size_t bytes) {
-  if (bytes <= device->scratch_bytes) return device->scratch;
-  lqt__free(device->scratch);
-  device->scratch_bytes = 0;
-  device->scratch = lqt__alloc_aligned(bytes, 64);
-  if (device->scratch != NULL) device->scratch_bytes = bytes;
-  return device->scratch;
+  return grown(&device->scratch, &device->scratch_bytes, bytes);
+}
+
+void *lqt__cpu_side_scratch(lqt__cpu_device *device, size_t bytes) {
+  return grown(&device->side, &device->side_bytes, bytes);
 }
 
 static lqt_status buffer_create(lqt_device *device, uint64_t bytes, lqt_buffer **out,

@@ -94,6 +94,8 @@ struct lqt__cpu_fast {
   uint16_t *scales;        /* fp16 [blocks][groups][16]; NULL: no group scales */
   float scale;
   float residual_scale;
+  bool centred; /* tables hold the codebook's values less `centre` */
+  float centre;
   unsigned planes; /* 1, or 2 with a residual codebook */
   lqt__fast_plane plane[2];
   uint64_t index_stride[2]; /* canonical bytes a row of indices, or of plain data */
@@ -191,8 +193,8 @@ void lqt__fast_transpose(const float *x, uint64_t x_stride, unsigned tokens, uin
 /* Packing. */
 LQT_NODISCARD lqt_status lqt__fast_pack(lqt__cpu_fast *w, const lqt_weight_desc *desc,
                                         lqt__pool *pool, lqt_diag *diag);
-/* Makes the lookup forms from `values`. */
-void lqt__fast_build_tables(const lqt__cpu_fast *w, lqt__fast_plane *plane, float factor);
+/* Makes the lookup forms from `values`, and the centre of the codebook. */
+void lqt__fast_build_tables(lqt__cpu_fast *w, lqt__fast_plane *plane, float factor);
 uint32_t lqt__fast_get_index(const lqt__fast_plane *plane, uint64_t row, uint64_t i);
 bool lqt__fast_mask_bit(const lqt__fast_plane *plane, const lqt__cpu_fast *w, uint64_t row,
                         uint64_t col);

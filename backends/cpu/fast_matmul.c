@@ -120,7 +120,8 @@ static bool describe(const lqt_weight_desc *desc, lqt__cpu_fast *w) {
       w->plane[0].kind = LQT__FAST_BF16;
       break;
     case LQT_DTYPE_CODEBOOK:
-      if (desc->codebook.banks != 1 || desc->zero_points != NULL) return false;
+      if (desc->codebook.banks != 1) return false;
+      w->centred = desc->zero_points != NULL;
       w->plane[0].kind = kind_of(desc->indices.bits, desc->codebook.vector_dim, desc->group_size);
       w->plane[0].source_bits = desc->indices.bits;
       if (desc->residual.vectors != NULL) {

@@ -23,13 +23,16 @@ lqt__cpu_isa lqt__cpu_best_isa(void);
 
 typedef struct lqt__cpu_fast lqt__cpu_fast;
 
-/* Repacks. *out is NULL with LQT_OK when no kernel takes this kind of weight on this ISA.
- * `exact`: activations and codebooks are not rounded below float16.
- * Errors: LQT_OUT_OF_MEMORY. */
+/* Repacks. *out is NULL with LQT_OK when no kernel takes this kind of weight on this ISA. With zero
+ * points the product is that of the codebook less lqt__cpu_fast_centre, so that nothing large
+ * cancels; the caller subtracts what the zero points are beyond it. Of deltas only the sparse one
+ * is taken; the caller may give the others as none and add their products. `exact`: activations and
+ * codebooks are not rounded below float16. Errors: LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__cpu_fast_create(const lqt_weight_desc *desc, lqt__cpu_isa isa,
                                               bool exact, lqt__pool *pool, lqt__cpu_fast **out,
                                               lqt_diag *diag);
 void lqt__cpu_fast_destroy(lqt__cpu_fast *fast); /* NULL accepted */
+float lqt__cpu_fast_centre(const lqt__cpu_fast *fast);
 /* One same-size patch in canonical terms (ranges already checked). */
 LQT_NODISCARD lqt_status lqt__cpu_fast_patch(lqt__cpu_fast *fast, const lqt_weight_patch *patch,
                                              lqt_diag *diag);

@@ -42,9 +42,9 @@ static unsigned part_for(float error) {
 /* The int8 form with the least error: the grid of 255 steps may be a little wider than the range of
  * the entries and shifted by any offset (an offset costs the kernel nothing), so a search over both
  * puts it where most entries fall close to a step. */
-static void build_s8(const lqt__cpu_fast *w, const lqt__fast_plane *plane, lqt__fast_tables *t) {
+static void build_s8(const lqt__cpu_fast *w, const lqt__fast_plane *plane, const float *values,
+                     lqt__fast_tables *t) {
   enum { STEPS = 280, OFFSETS = 16 };
-  const float *values = plane->values;
   double counts[16];
   sample_counts(w, plane, counts);
   double low = values[0], high = values[0];
@@ -115,17 +115,32 @@ static float best_factor(const float *values, unsigned count) {
   return best_factor_yet;
 }
 
-void lqt__fast_build_tables(const lqt__cpu_fast *w, lqt__fast_plane *plane, float factor) {
+/* The mean of the entries: less it, the values are about as small as a constant can make them, and
+ * so is the error of rounding the activations that they are multiplied with. */
+static float centre_of(const float *values, unsigned count) {
+  double sum = 0;
+  for (unsigned i = 0; i < count; i++) sum += values[i];
+  return isfinite(sum) ? (float)(sum / count) : 0.0f;
+}
+
+void lqt__fast_build_tables(lqt__cpu_fast *w, lqt__fast_plane *plane, float factor) {
   lqt__fast_tables *t = plane->tables;
   const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
+  const unsigned count = plane->entries * format->comps;
+  float values[256 * LQT__FAST_MAX_COMPS];
+  memcpy(values, plane->values, count * sizeof *values);
+  if (w->centred && plane == &w->plane[0]) {
+    w->centre = centre_of(values, count);
+    for (unsigned i = 0; i < count; i++) values[i] -= w->centre;
+  }
   memset(t, 0, sizeof *t);
   t->outer = factor;
-  t->factor = w->exact ? 1.0f : best_factor(plane->values, plane->entries * format->comps);
+  t->factor = w->exact ? 1.0f : best_factor(values, count);
   for (unsigned i = 0; i < plane->entries; i++) {
     for (unsigned c = 0; c < format->comps; c++) {
-      const float value = factor * plane->values[i * format->comps + c];
+      const float value = factor * values[i * format->comps + c];
       /* The residual's own factor comes with the product, so that it does not spoil the choice. */
-      const float scaled = t->factor * plane->values[i * format->comps + c];
+      const float scaled = t->factor * values[i * format->comps + c];
       uint16_t main = lqt__bf16_from_f32(scaled);
       float rest = scaled - lqt__f32_from_bf16(main);
       put_words(format, t->main[c], i, main);
@@ -137,5 +152,5 @@ void lqt__fast_build_tables(const lqt__cpu_fast *w, lqt__fast_plane *plane, floa
       }
     }
   }
-  if (format->comps == 1 && format->bits <= 4 && w->planes == 1) build_s8(w, plane, t);
+  if (format->comps == 1 && format->bits <= 4 && w->planes == 1) build_s8(w, plane, values, t);
 }

@@ -1,7 +1,9 @@
-/* Products. Weights with a repacked form go to the fused kernels; the others are reconstructed a
- * block of rows at a time and multiplied in float32. */
+/* Products. Weights with a repacked form go to the fused kernels, and zero points and deltas beside
+ * them are smaller products of their own; the other weights are reconstructed a block of rows at a
+ * time and multiplied in float32. */
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/diag.h"
 #include "cpu.h"
 
@@ -13,8 +15,16 @@ enum {
 };
 static const size_t panel_bytes = (size_t)16 << 20; /* packed activations at a time */
 
-typedef struct product {
+typedef struct product product;
+struct product {
   const lqt__cpu_weight *weight;
+  /* Rows that can be multiplied as they lie in memory; NULL: `row` makes them. */
+  const void *plain;
+  lqt_dtype plain_dtype;
+  size_t plain_stride; /* elements */
+  float plain_scale;
+  /* Columns [col, col + n) of a row in float32. */
+  void (*row)(const product *p, size_t row, size_t col, size_t n, float *out);
   const float *x, *bias;
   float *y;
   size_t x_stride, y_stride, tokens, rows, depth;
@@ -24,12 +34,36 @@ typedef struct product {
   float *scratch;               /* a worker's part each */
   size_t worker_floats, padded; /* padded: tokens in whole vectors */
   size_t values_stride;         /* few tokens: between reconstructed rows */
-} product;
+};
 
-/* The weight's rows can be multiplied as they lie in memory. */
-static bool is_plain(const lqt_weight_desc *canon) {
-  return canon->dtype != LQT_DTYPE_CODEBOOK && canon->delta.kind == LQT_DELTA_NONE &&
-         canon->mask.bits == NULL;
+static void weight_row(const product *p, size_t row, size_t col, size_t n, float *out) {
+  lqt__cpu_weight_row(p->weight, p->kernels, row, col, n, out);
+}
+
+static void plain_row(const product *p, size_t row, size_t col, size_t n, float *out) {
+  const size_t size = lqt_dtype_size(p->plain_dtype);
+  const uint8_t *data = (const uint8_t *)p->plain + (row * p->plain_stride + col) * size;
+  p->kernels->widen(data, p->plain_dtype, n, out);
+  if (p->plain_scale != 1.0f) p->kernels->scale(out, p->plain_scale, n);
+}
+
+/* Minus what the zero points of a row's groups are beyond the centre of the fast product. */
+static void zero_row(const product *p, size_t row, size_t col, size_t n, float *out) {
+  const lqt_weight_desc *canon = &p->weight->canon;
+  const uint64_t first = row * canon->group_row_stride + col;
+  const float centre = lqt__cpu_fast_centre(p->weight->fast);
+  for (size_t done = 0; done < n; done += 64) {
+    float scales[64];
+    const size_t take = n - done < 64 ? n - done : 64;
+    p->kernels->widen(canon->zero_points + first + done, LQT_DTYPE_F16, take, out + done);
+    if (canon->group_scales != NULL) {
+      p->kernels->widen(canon->group_scales + first + done, LQT_DTYPE_F16, take, scales);
+    }
+    for (size_t i = 0; i < take; i++) {
+      const float scale = canon->group_scales != NULL ? canon->scale * scales[i] : canon->scale;
+      out[done + i] = scale * (centre - out[done + i]);
+    }
+  }
 }
 
 static void put(const product *p, size_t token, size_t row, float value) {
@@ -40,24 +74,21 @@ static void put(const product *p, size_t token, size_t row, float value) {
 
 /* Four rows at a time; the last ones are done again beside repeated rows. */
 static void few_rows(const product *p, size_t row, size_t rows, float *values) {
-  const lqt_weight_desc *canon = &p->weight->canon;
-  bool plain = is_plain(canon) && rows == 4;
-  size_t size = lqt_dtype_size(canon->dtype), stride = p->values_stride;
+  const bool plain = p->plain != NULL && rows == 4;
   const void *w = values;
   if (plain) {
-    w = (const uint8_t *)canon->data + row * canon->row_stride;
-    stride = canon->row_stride / size;
+    w = (const uint8_t *)p->plain + row * p->plain_stride * lqt_dtype_size(p->plain_dtype);
   } else {
     for (size_t r = 0; r < 4; r++) {
-      size_t from = r < rows ? r : rows - 1;
-      lqt__cpu_weight_row(p->weight, p->kernels, row + from, 0, p->depth, values + r * stride);
+      p->row(p, row + (r < rows ? r : rows - 1), 0, p->depth, values + r * p->values_stride);
     }
   }
-  float scale = plain ? canon->scale : 1.0f;
+  const size_t stride = plain ? p->plain_stride : p->values_stride;
+  const float scale = plain ? p->plain_scale : 1.0f;
   for (size_t t = 0; t < p->tokens; t += 4) {
     unsigned take = p->tokens - t < 4 ? (unsigned)(p->tokens - t) : 4;
     float sums[16];
-    p->kernels->dot(w, stride, plain ? canon->dtype : LQT_DTYPE_F32, p->x + t * p->x_stride,
+    p->kernels->dot(w, stride, plain ? p->plain_dtype : LQT_DTYPE_F32, p->x + t * p->x_stride,
                     p->x_stride, take, p->depth, sums);
     for (unsigned i = 0; i < take; i++) {
       for (size_t r = 0; r < rows; r++) put(p, t + i, row + r, sums[4 * i + r] * scale);
@@ -111,7 +142,7 @@ static void many_task(void *context, size_t task, unsigned worker) {
   for (size_t k = 0; k < p->depth; k += DEPTH) {
     size_t depth = p->depth - k < DEPTH ? p->depth - k : DEPTH;
     for (size_t r = 0; r < rows; r++) {
-      lqt__cpu_weight_row(p->weight, p->kernels, row + r, k, depth, tile + r * TILE_STRIDE);
+      p->row(p, row + r, k, depth, tile + r * TILE_STRIDE);
     }
     for (size_t first = 0; first < p->padded; first += lanes) {
       size_t width = p->padded - first < lanes ? p->padded - first : lanes;
@@ -159,10 +190,17 @@ static lqt_status many_tokens(lqt__cpu_device *device, product *p, lqt_diag *dia
   return LQT_OK;
 }
 
-static lqt_status generic(lqt__cpu_device *device, const lqt_op *op, int index, lqt_diag *diag) {
+static lqt_status multiply(lqt__cpu_device *device, product *p, lqt_diag *diag) {
+  return p->tokens <= FEW_TOKENS ? few_tokens(device, p, diag) : many_tokens(device, p, diag);
+}
+
+/* What the products of one output have in common. */
+static product product_of(lqt__cpu_device *device, const lqt_op *op, int index) {
   const lqt_view *in = &op->in[0], *out = &op->out[index], *bias = &op->in[index + 1];
-  product p = {
+  return (product){
       .weight = lqt__cpu_weight_of(op->weight[index]),
+      .row = weight_row,
+      .plain_scale = 1.0f,
       .x = lqt__cpu_data(in),
       .bias = bias->buffer != NULL ? lqt__cpu_data(bias) : NULL,
       .y = lqt__cpu_data(out),
@@ -174,7 +212,96 @@ static lqt_status generic(lqt__cpu_device *device, const lqt_op *op, int index, 
       .accumulate = op->accumulate,
       .kernels = device->kernels,
   };
-  return p.tokens <= FEW_TOKENS ? few_tokens(device, &p, diag) : many_tokens(device, &p, diag);
+}
+
+static void set_plain(product *p, const void *data, lqt_dtype dtype, size_t stride) {
+  p->plain = data;
+  p->plain_dtype = dtype;
+  p->plain_stride = stride;
+  p->row = plain_row;
+}
+
+static lqt_status generic(lqt__cpu_device *device, const lqt_op *op, int index, lqt_diag *diag) {
+  product p = product_of(device, op, index);
+  const lqt_weight_desc *canon = &p.weight->canon;
+  if (canon->dtype != LQT_DTYPE_CODEBOOK && canon->delta.kind == LQT_DELTA_NONE &&
+      canon->mask.bits == NULL) {
+    set_plain(&p, canon->data, canon->dtype, canon->row_stride / lqt_dtype_size(canon->dtype));
+    p.plain_scale = canon->scale;
+  }
+  return multiply(device, &p, diag);
+}
+
+/* ---- Parts of a weight that are products of their own, added to the fast one. ---- */
+
+/* Sums of `group` columns each take the place of the activations. */
+static lqt_status sum_groups(lqt__cpu_device *device, product *p, size_t group, lqt_diag *diag) {
+  const size_t groups = lqt__ceil_div(p->depth, group);
+  const size_t bytes = p->tokens * groups * sizeof(float);
+  float *sums = lqt__cpu_side_scratch(device, bytes);
+  if (sums == NULL) return lqt__fail_memory(diag, "matmul", bytes, "sums of activations");
+  for (size_t t = 0; t < p->tokens; t++) {
+    const float *x = p->x + t * p->x_stride;
+    for (size_t g = 0; g < groups; g++) {
+      const size_t end = (g + 1) * group < p->depth ? (g + 1) * group : p->depth;
+      float part[8] = {0};
+      size_t k = g * group;
+      for (; k + 8 <= end; k += 8) {
+        for (size_t i = 0; i < 8; i++) part[i] += x[k + i];
+      }
+      for (; k < end; k++) part[k % 8] += x[k];
+      sums[t * groups + g] =
+          ((part[0] + part[4]) + (part[1] + part[5])) + ((part[2] + part[6]) + (part[3] + part[7]));
+    }
+  }
+  p->x = sums;
+  p->x_stride = p->depth = groups;
+  return LQT_OK;
+}
+
+/* x B^T, which takes the place of the activations. */
+static lqt_status project(lqt__cpu_device *device, product *p, lqt_diag *diag) {
+  const lqt_delta_view *delta = &p->weight->canon.delta;
+  const size_t bytes = p->tokens * delta->rank * sizeof(float);
+  float *out = lqt__cpu_side_scratch(device, bytes);
+  if (out == NULL) return lqt__fail_memory(diag, "matmul", bytes, "a low-rank product");
+  product low = *p;
+  low.y = out;
+  low.y_stride = low.rows = delta->rank;
+  low.accumulate = false;
+  set_plain(&low, delta->values_b, delta->dtype, p->depth);
+  LQT__TRY(multiply(device, &low, diag));
+  p->x = out;
+  p->x_stride = p->depth = delta->rank;
+  return LQT_OK;
+}
+
+static lqt_status side_products(lqt__cpu_device *device, const lqt_op *op, int index,
+                                lqt_diag *diag) {
+  product all = product_of(device, op, index);
+  const lqt__cpu_weight *weight = all.weight;
+  const lqt_delta_view *delta = &weight->canon.delta;
+  all.accumulate = true;
+  all.bias = NULL;
+  if (weight->side_zero) {
+    product p = all;
+    p.row = zero_row;
+    LQT__TRY(sum_groups(device, &p, weight->canon.group_size, diag));
+    LQT__TRY(multiply(device, &p, diag));
+  }
+  if (!weight->side_delta) return LQT_OK;
+  switch (delta->kind) {
+    case LQT_DELTA_GROUPED:
+      LQT__TRY(sum_groups(device, &all, delta->group, diag));
+      break;
+    case LQT_DELTA_LOW_RANK:
+      LQT__TRY(project(device, &all, diag));
+      break;
+    default:
+      break;
+  }
+  set_plain(&all, delta->values, delta->dtype, all.depth);
+  return multiply(device, &all, diag);
 }
 
 lqt_status lqt__cpu_matmul(lqt__cpu_device *device, const lqt_op *op, lqt_diag *diag) {
@@ -199,6 +326,14 @@ lqt_status lqt__cpu_matmul(lqt__cpu_device *device, const lqt_op *op, lqt_diag *
     };
   }
   if (count == 0) return LQT_OK;
-  return lqt__cpu_fast_matmul(products, count, lqt__cpu_data(in), in->row_stride, in->rows,
-                              device->pool, diag);
+  LQT__TRY(lqt__cpu_fast_matmul(products, count, lqt__cpu_data(in), in->row_stride, in->rows,
+                                device->pool, diag));
+  for (int i = 0; i < LQT_OP_MAX_OUT; i++) {
+    const lqt__cpu_weight *weight =
+        op->weight[i] != NULL ? lqt__cpu_weight_of(op->weight[i]) : NULL;
+    if (weight != NULL && weight->fast != NULL && (weight->side_zero || weight->side_delta)) {
+      LQT__TRY(side_products(device, op, i, diag));
+    }
+  }
+  return LQT_OK;
 }

@@ -128,14 +128,25 @@ lqt_status lqt__cpu_weight_create(lqt_device *base, const lqt_weight_desc *desc,
     return lqt__fail_memory(diag, "cpu", lqt__weight_bytes(desc), "a weight");
   }
   if (desc->dtype == LQT_DTYPE_CODEBOOK && !device->oracle) {
+    lqt_weight_desc fused = *desc;
+    /* A mask would cut the other parts too: then only the generic path has them all. */
+    const bool separable = desc->mask.bits == NULL;
+    const bool side_delta =
+        separable && desc->delta.kind != LQT_DELTA_NONE && desc->delta.kind != LQT_DELTA_CSR;
+    if (side_delta) fused.delta = (lqt_delta_view){.kind = LQT_DELTA_NONE};
     pthread_mutex_lock(&device->mutex);
-    lqt_status status =
-        lqt__cpu_fast_create(desc, device->isa, device->exact, device->pool, &weight->fast, diag);
+    lqt_status status = LQT_OK;
+    if (separable || desc->zero_points == NULL) {
+      status = lqt__cpu_fast_create(&fused, device->isa, device->exact, device->pool, &weight->fast,
+                                    diag);
+    }
     pthread_mutex_unlock(&device->mutex);
     if (status != LQT_OK) {
       lqt__cpu_weight_destroy(&weight->base);
       return status;
     }
+    weight->side_delta = weight->fast != NULL && side_delta;
+    weight->side_zero = weight->fast != NULL && desc->zero_points != NULL;
   }
   if (weight->fast != NULL) { /* the repacked form holds the indices, most of the weight */
     drop(weight, weight->canon.indices.data);

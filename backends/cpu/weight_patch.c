@@ -180,7 +180,9 @@ static lqt_status prepare(patch_work *work, const lqt_weight_patch *patch, uint8
 
 static lqt_status apply(patch_work *work, const lqt_weight_patch *patch, lqt_diag *diag) {
   lqt__cpu_weight *weight = work->weight;
-  if (weight->fast != NULL) LQT__TRY(lqt__cpu_fast_patch(weight->fast, patch, diag));
+  const bool side = (weight->side_zero && patch->part == LQT_PART_ZERO_POINTS) ||
+                    (weight->side_delta && patch->part == LQT_PART_DELTA_VALUES);
+  if (weight->fast != NULL && !side) LQT__TRY(lqt__cpu_fast_patch(weight->fast, patch, diag));
   if (!is_index_part(patch->part)) {
     move_range(weight, patch->part, patch->first, patch->count, patch->data, NULL);
     return LQT_OK;

@@ -281,7 +281,6 @@ Test(fast, levels_choose_their_kernels) {
 Test(fast, other_kinds_are_left_alone) {
   lqt__random random = fresh();
   const weight_kind others[] = {
-      {.dtype = CB, .bits = 4, .dim = 1, .group = 64, .zero_points = true},
       {.dtype = CB, .bits = 4, .dim = 8},
   };
   for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
