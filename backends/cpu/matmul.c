@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/diag.h"
 #include "cpu.h"
+#include "lookup_row.h"
 
 enum {
   FEW_TOKENS = 6, /* up to here: dot products, weights read once from memory */
@@ -96,10 +97,62 @@ static void few_rows(const product *p, size_t row, size_t rows, float *values) {
   }
 }
 
+/* The row of the canonical weight as the lookup kernel wants it; false when it has other parts. */
+static bool lookup_row(const product *p, lqt__lookup_row *out) {
+#if defined(__x86_64__)
+  if (p->row != weight_row || p->kernels != &lqt__cpu_kernels_avx512) return false;
+  const lqt_weight_desc *canon = &p->weight->canon;
+  if (canon->dtype != LQT_DTYPE_CODEBOOK || canon->codebook.vector_dim != 1 ||
+      canon->indices.bits > 4 || canon->indices.data == NULL || canon->residual.vectors != NULL ||
+      canon->zero_points != NULL || canon->delta.kind != LQT_DELTA_NONE ||
+      canon->mask.bits != NULL || (canon->bank_cols % 16 != 0 && canon->bank_cols < canon->cols)) {
+    return false;
+  }
+  *out = (lqt__lookup_row){.bits = canon->indices.bits,
+                           .bank_cols = canon->bank_cols,
+                           .bank_stride = canon->codebook.bank_stride,
+                           .group = canon->group_size,
+                           .n = p->depth};
+  return true;
+#else
+  (void)p, (void)out;
+  return false;
+#endif
+}
+
+static void lookup_rows(const product *p, lqt__lookup_row *lookup, size_t row, size_t end) {
+#if defined(__x86_64__)
+  const lqt_weight_desc *canon = &p->weight->canon;
+  const uint64_t banks = lqt__ceil_div(canon->cols, canon->bank_cols);
+  for (; row < end; row++) {
+    lookup->indices = canon->indices.data + row * canon->indices.row_stride;
+    lookup->table = (const float *)canon->codebook.vectors +
+                    row / canon->bank_rows * banks * canon->codebook.bank_stride;
+    if (canon->group_scales != NULL) {
+      lookup->scales = canon->group_scales + row * canon->group_row_stride;
+    }
+    for (size_t t = 0; t < p->tokens; t += LQT__LOOKUP_TOKENS) {
+      float sums[LQT__LOOKUP_TOKENS];
+      const size_t left = p->tokens - t;
+      const unsigned take = left < LQT__LOOKUP_TOKENS ? (unsigned)left : LQT__LOOKUP_TOKENS;
+      lqt__lookup_row_dot_avx512(lookup, p->x + t * p->x_stride, p->x_stride, take, sums);
+      for (unsigned i = 0; i < take; i++) put(p, t + i, row, sums[i] * canon->scale);
+    }
+  }
+#else
+  (void)p, (void)lookup, (void)row, (void)end;
+#endif
+}
+
 static void few_task(void *context, size_t task, unsigned worker) {
   const product *p = context;
   float *values = p->scratch + worker * p->worker_floats;
   size_t end = (task + 1) * ROW_BLOCK < p->rows ? (task + 1) * ROW_BLOCK : p->rows;
+  lqt__lookup_row lookup;
+  if (lookup_row(p, &lookup)) {
+    lookup_rows(p, &lookup, task * ROW_BLOCK, end);
+    return;
+  }
   for (size_t row = task * ROW_BLOCK; row < end; row += 4) {
     few_rows(p, row, end - row < 4 ? end - row : 4, values);
   }
