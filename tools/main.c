@@ -6,9 +6,9 @@
 #include "common.h"
 
 static const tool_command *const commands[] = {
-    &tool_quantize,     &tool_inspect,       &tool_validate,  &tool_run,
-    &tool_eval,         &tool_edit_codebook, &tool_bench_ops, &tool_bench_session,
-    &tool_bench_mutate, &tool_selftest,      &tool_devices,   &tool_synth,
+    &tool_quantize,      &tool_inspect,   &tool_validate,      &tool_run,          &tool_eval,
+    &tool_edit_codebook, &tool_bench_ops, &tool_bench_session, &tool_bench_mutate, &tool_selftest,
+    &tool_devices,       &tool_synth,     &tool_log,           &tool_keygen,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 

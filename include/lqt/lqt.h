@@ -4,6 +4,7 @@
 
 #include "lqt/device.h"
 #include "lqt/edit.h"
+#include "lqt/journal.h"
 #include "lqt/live.h"
 #include "lqt/model.h"
 #include "lqt/op.h"

@@ -56,6 +56,8 @@ typedef struct lqt_engine lqt_engine;
 typedef struct lqt_session lqt_session;
 typedef struct lqt_sampler lqt_sampler;
 typedef struct lqt_editor lqt_editor;
+typedef struct lqt_journal lqt_journal;
+typedef struct lqt_key lqt_key;
 
 #ifdef __cplusplus
 }

@@ -13,15 +13,15 @@
 
 static const char *const where = "key";
 
-struct lqt__key {
+struct lqt_key {
   EVP_PKEY *pair;
   bool can_sign;
   uint8_t public_key[LQT__KEY_PUBLIC_BYTES];
 };
 
 /* Takes `pair`, also when it fails. */
-static lqt_status wrap(EVP_PKEY *pair, bool can_sign, lqt__key **out, lqt_diag *diag) {
-  lqt__key *key = lqt__alloc_zero(sizeof *key);
+static lqt_status wrap(EVP_PKEY *pair, bool can_sign, lqt_key **out, lqt_diag *diag) {
+  lqt_key *key = lqt__alloc_zero(sizeof *key);
   size_t bytes = key != NULL ? sizeof key->public_key : 0;
   if (key == NULL || EVP_PKEY_get_raw_public_key(pair, key->public_key, &bytes) != 1) {
     EVP_PKEY_free(pair);
@@ -34,7 +34,7 @@ static lqt_status wrap(EVP_PKEY *pair, bool can_sign, lqt__key **out, lqt_diag *
   return LQT_OK;
 }
 
-lqt_status lqt__key_generate(lqt__key **out, lqt_diag *diag) {
+lqt_status lqt__key_generate(lqt_key **out, lqt_diag *diag) {
   *out = NULL;
   EVP_PKEY *pair = EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
   if (pair == NULL) {
@@ -49,7 +49,7 @@ static int no_password(char *buffer, int size, int writing, void *user) {
   return -1;
 }
 
-lqt_status lqt__key_parse(const char *pem, size_t bytes, const char *name, lqt__key **out,
+lqt_status lqt__key_parse(const char *pem, size_t bytes, const char *name, lqt_key **out,
                           lqt_diag *diag) {
   *out = NULL;
   EVP_PKEY *pair = NULL;
@@ -75,7 +75,7 @@ lqt_status lqt__key_parse(const char *pem, size_t bytes, const char *name, lqt__
   return wrap(pair, can_sign, out, diag);
 }
 
-lqt_status lqt__key_from_public(const uint8_t public_key[32], lqt__key **out, lqt_diag *diag) {
+lqt_status lqt__key_from_public(const uint8_t public_key[32], lqt_key **out, lqt_diag *diag) {
   *out = NULL;
   EVP_PKEY *pair =
       EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, LQT__KEY_PUBLIC_BYTES);
@@ -83,17 +83,17 @@ lqt_status lqt__key_from_public(const uint8_t public_key[32], lqt__key **out, lq
   return wrap(pair, false, out, diag);
 }
 
-void lqt__key_destroy(lqt__key *key) {
+void lqt__key_destroy(lqt_key *key) {
   if (key == NULL) return;
   EVP_PKEY_free(key->pair);
   lqt__free(key);
 }
 
-bool lqt__key_can_sign(const lqt__key *key) { return key->can_sign; }
+bool lqt__key_can_sign(const lqt_key *key) { return key->can_sign; }
 
-const uint8_t *lqt__key_public(const lqt__key *key) { return key->public_key; }
+const uint8_t *lqt__key_public(const lqt_key *key) { return key->public_key; }
 
-lqt_status lqt__key_print(const lqt__key *key, bool private_half, char out[LQT__KEY_PEM_BYTES],
+lqt_status lqt__key_print(const lqt_key *key, bool private_half, char out[LQT__KEY_PEM_BYTES],
                           lqt_diag *diag) {
   BIO *bio = BIO_new(BIO_s_mem());
   int done = 0, bytes = 0;
@@ -108,7 +108,7 @@ lqt_status lqt__key_print(const lqt__key *key, bool private_half, char out[LQT__
   return LQT_OK;
 }
 
-lqt_status lqt__key_sign(const lqt__key *key, const void *data, size_t bytes,
+lqt_status lqt__key_sign(const lqt_key *key, const void *data, size_t bytes,
                          uint8_t out_signature[64], lqt_diag *diag) {
   if (!key->can_sign) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
@@ -122,7 +122,7 @@ lqt_status lqt__key_sign(const lqt__key *key, const void *data, size_t bytes,
   return done ? LQT_OK : lqt__fail_memory(diag, where, 0, "a signature");
 }
 
-lqt_status lqt__key_check(const lqt__key *key, const void *data, size_t bytes,
+lqt_status lqt__key_check(const lqt_key *key, const void *data, size_t bytes,
                           const uint8_t signature[64], bool *out_good, lqt_diag *diag) {
   EVP_MD_CTX *context = EVP_MD_CTX_new();
   *out_good = false;

@@ -7,32 +7,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "lqt/status.h"
+#include "lqt/types.h"
 
 enum { LQT__KEY_PUBLIC_BYTES = 32, LQT__KEY_SIGNATURE_BYTES = 64, LQT__KEY_PEM_BYTES = 256 };
 
-typedef struct lqt__key lqt__key;
-
 /* A fresh pair. Errors: LQT_OUT_OF_MEMORY, LQT_INTERNAL (no randomness). */
-LQT_NODISCARD lqt_status lqt__key_generate(lqt__key **out, lqt_diag *diag);
+LQT_NODISCARD lqt_status lqt__key_generate(lqt_key **out, lqt_diag *diag);
 /* From PEM text of either half. Errors: LQT_INVALID_ARGUMENT (`where` has no such key). */
 LQT_NODISCARD lqt_status lqt__key_parse(const char *pem, size_t bytes, const char *where,
-                                        lqt__key **out, lqt_diag *diag);
+                                        lqt_key **out, lqt_diag *diag);
 /* From the 32 bytes of a public key. */
-LQT_NODISCARD lqt_status lqt__key_from_public(const uint8_t public_key[32], lqt__key **out,
+LQT_NODISCARD lqt_status lqt__key_from_public(const uint8_t public_key[32], lqt_key **out,
                                               lqt_diag *diag);
-void lqt__key_destroy(lqt__key *key); /* NULL accepted */
+void lqt__key_destroy(lqt_key *key); /* NULL accepted */
 
-bool lqt__key_can_sign(const lqt__key *key);
-const uint8_t *lqt__key_public(const lqt__key *key);
+bool lqt__key_can_sign(const lqt_key *key);
+const uint8_t *lqt__key_public(const lqt_key *key);
 /* PEM text of a half, terminated. Errors: LQT_OUT_OF_MEMORY. */
-LQT_NODISCARD lqt_status lqt__key_print(const lqt__key *key, bool private_half,
+LQT_NODISCARD lqt_status lqt__key_print(const lqt_key *key, bool private_half,
                                         char out[LQT__KEY_PEM_BYTES], lqt_diag *diag);
 
-LQT_NODISCARD lqt_status lqt__key_sign(const lqt__key *key, const void *data, size_t bytes,
+LQT_NODISCARD lqt_status lqt__key_sign(const lqt_key *key, const void *data, size_t bytes,
                                        uint8_t out_signature[64], lqt_diag *diag);
 /* *out_good: the signature is this key's over the bytes. Errors: LQT_OUT_OF_MEMORY. */
-LQT_NODISCARD lqt_status lqt__key_check(const lqt__key *key, const void *data, size_t bytes,
+LQT_NODISCARD lqt_status lqt__key_check(const lqt_key *key, const void *data, size_t bytes,
                                         const uint8_t signature[64], bool *out_good,
                                         lqt_diag *diag);
 

@@ -51,6 +51,7 @@ static lqt_status create(const char *where, const lqt__journal_policy *policy, l
     return lqt__fail_memory(diag, where, strlen(where), "a file name");
   }
   journal->policy = *policy;
+  journal->frame_limit = LQT__FRAME_PAYLOAD_MAX;
   journal->scan.source.where = journal->where;
   lqt_status status = lqt__record_codec_create(&journal->codec, diag);
   if (status != LQT_OK) {
@@ -273,6 +274,12 @@ bool lqt__journal_has_head(const lqt__journal *journal, const uint8_t hash[32]) 
   return false;
 }
 
+bool lqt__journal_is_begun(const lqt__journal *journal) { return journal->scan.has_header; }
+
+lqt_status lqt__journal_has_writer(lqt__journal *journal, bool *out_has, lqt_diag *diag) {
+  return lqt__append_has_writer(journal->file, out_has, diag);
+}
+
 uint64_t lqt__journal_torn_bytes(const lqt__journal *journal) {
   const lqt__journal_scan *scan = &journal->scan;
   return scan->tail == LQT__TAIL_TORN ? scan->used - scan->end.offset : 0;
@@ -311,8 +318,10 @@ static lqt_status take_payload(void *user, void *out, size_t bytes, lqt_diag *di
   while (bytes > 0) {
     while (p->left == 0) LQT__TRY(next_frame(p, diag));
     size_t part = bytes < p->left ? bytes : p->left;
-    memcpy(to, p->bytes, part);
-    to += part;
+    if (to != NULL) {
+      memcpy(to, p->bytes, part);
+      to += part;
+    }
     bytes -= part;
     p->bytes += part;
     p->left -= (uint32_t)part;
@@ -320,15 +329,15 @@ static lqt_status take_payload(void *user, void *out, size_t bytes, lqt_diag *di
   return LQT_OK;
 }
 
-lqt_status lqt__journal_read(lqt__journal *journal, size_t index, lqt__journal_entry *out,
-                             lqt_diag *diag) {
+static lqt_status read_entry(lqt__journal *journal, size_t index, bool content,
+                             lqt__journal_entry *out, lqt_diag *diag) {
   *out = (lqt__journal_entry){0};
   const lqt__journal_commit *commit = lqt__journal_get_commit(journal, index);
   if (commit == NULL) {
     return lqt__fail(diag, LQT_OUT_OF_RANGE, journal->where, "there is no transaction %zu", index);
   }
   payload p = {.journal = journal, .offset = commit->offset, .end = commit->end};
-  LQT__TRY(lqt__record_read(journal->codec, take_payload, &p, entry_limit, out, diag));
+  LQT__TRY(lqt__record_read(journal->codec, take_payload, &p, entry_limit, content, out, diag));
   lqt_status status = LQT_OK;
   if (p.left != 0 || p.offset != p.end) status = bad_end(&p, diag);
   if (out->revision != commit->revision) {
@@ -338,6 +347,16 @@ lqt_status lqt__journal_read(lqt__journal *journal, size_t index, lqt__journal_e
   }
   if (status != LQT_OK) lqt__entry_free(out);
   return status;
+}
+
+lqt_status lqt__journal_read(lqt__journal *journal, size_t index, lqt__journal_entry *out,
+                             lqt_diag *diag) {
+  return read_entry(journal, index, true, out, diag);
+}
+
+lqt_status lqt__journal_look(lqt__journal *journal, size_t index, lqt__journal_entry *out,
+                             lqt_diag *diag) {
+  return read_entry(journal, index, false, out, diag);
 }
 
 /* ---- Following ---- */

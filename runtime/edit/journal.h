@@ -11,6 +11,7 @@
 #include "edit/change.h"
 #include "edit/journal_scan.h"
 #include "format/format.h"
+#include "lqt/journal.h"
 
 typedef struct lqt__journal lqt__journal;
 
@@ -23,7 +24,7 @@ typedef struct lqt__journal_options {
   bool write;            /* take the writer's lock, and recover */
   bool create;           /* a writer makes the journal when there is none */
   const lqt__file *base; /* the model file that it belongs to; must outlive the journal */
-  const lqt__key *sign;  /* signs each transaction; must outlive the journal; NULL: nobody does */
+  const lqt_key *sign;   /* signs each transaction; must outlive the journal; NULL: nobody does */
   const uint8_t *continues;   /* a reader that had followed the journal to this head takes also one
                                  of a newer base that continues from there; NULL: no */
   lqt__journal_policy policy; /* its keys must outlive the journal */
@@ -74,12 +75,20 @@ uint64_t lqt__journal_revision(const lqt__journal *journal);
 void lqt__journal_head(const lqt__journal *journal, uint8_t out[32]);
 /* Is this the hash of a transaction, or of the empty journal? */
 bool lqt__journal_has_head(const lqt__journal *journal, const uint8_t hash[32]);
+/* False: an interrupted creation, which holds nothing. */
+bool lqt__journal_is_begun(const lqt__journal *journal);
+/* Does a writer have a reader's file open? */
+LQT_NODISCARD lqt_status lqt__journal_has_writer(lqt__journal *journal, bool *out_has,
+                                                 lqt_diag *diag);
 /* Bytes of an unfinished transaction behind the last commit (readers). */
 uint64_t lqt__journal_torn_bytes(const lqt__journal *journal);
 
 /* Decodes transaction `index`; the caller frees it (lqt__entry_free). Old bytes are digests.
  * Errors: LQT_OUT_OF_RANGE, LQT_BAD_JOURNAL, LQT_LIMIT, LQT_IO, LQT_OUT_OF_MEMORY. */
 LQT_NODISCARD lqt_status lqt__journal_read(lqt__journal *journal, size_t index,
+                                           lqt__journal_entry *out, lqt_diag *diag);
+/* The same without the new bytes of changes (their data is NULL). */
+LQT_NODISCARD lqt_status lqt__journal_look(lqt__journal *journal, size_t index,
                                            lqt__journal_entry *out, lqt_diag *diag);
 
 /* Writes a transaction. entry->revision must be the journal's revision + 1. *out_hash (may be NULL)
@@ -91,6 +100,9 @@ LQT_NODISCARD lqt_status lqt__journal_append(lqt__journal *journal, const lqt__j
                                              lqt_diag *diag);
 /* Returns when all that was appended is on the disk. Threads: any, also beside an append. */
 LQT_NODISCARD lqt_status lqt__journal_wait(lqt__journal *journal, lqt_diag *diag);
+/* A write or sync failed and could not be taken back: the journal takes no more, and what was not
+ * on the disk is not in it when it is opened again. */
+bool lqt__journal_must_reopen(lqt__journal *journal);
 
 /* A reader looks for what another process has committed since; *out_new is how many transactions
  * came. Errors: LQT_STALE_REVISION (the journal was replaced or its end taken back: open it again),
@@ -98,12 +110,25 @@ LQT_NODISCARD lqt_status lqt__journal_wait(lqt__journal *journal, lqt_diag *diag
 LQT_NODISCARD lqt_status lqt__journal_poll(lqt__journal *journal, size_t *out_new, lqt_diag *diag);
 
 /* The edit log of a base file that has absorbed this journal: the old base's and then the frames
- * up to the last commit. *out is the caller's (lqt__free). */
+ * up to the last commit, which is on the disk then. *out is the caller's (lqt__free). */
 LQT_NODISCARD lqt_status lqt__journal_image(lqt__journal *journal, uint8_t **out,
                                             uint64_t *out_bytes, lqt_diag *diag);
 /* After the new base is durable: the file becomes an empty journal of `base` that continues this
  * one. On failure what follows is recovered when the journal is opened again. */
 LQT_NODISCARD lqt_status lqt__journal_restart(lqt__journal *journal, const lqt__file *base,
                                               lqt_diag *diag);
+/* The same base, elsewhere in memory. */
+void lqt__journal_move_base(lqt__journal *journal, const lqt__file *base);
+
+/* A policy from the options of the public calls. *out_keys belongs to the caller (lqt__free) and
+ * must outlive the policy. */
+LQT_NODISCARD lqt_status lqt__journal_policy_make(const lqt_journal_options *options,
+                                                  uint8_t (**out_keys)[32],
+                                                  lqt__journal_policy *out, lqt_diag *diag);
+
+/* Tests: payload bytes of a frame (at most LQT__FRAME_PAYLOAD_MAX), so that small transactions take
+ * several; and no thread that syncs, so that calls come in one order: lqt__journal_wait syncs. */
+void lqt__journal_set_frame_limit(lqt__journal *journal, uint32_t bytes);
+void lqt__journal_hold_sync(lqt__journal *journal);
 
 #endif /* LQT_RUNTIME_EDIT_JOURNAL_H_ */

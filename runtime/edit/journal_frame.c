@@ -77,7 +77,7 @@ static void signed_text(const uint8_t body[32], uint8_t out[sizeof context + 32]
   memcpy(out + sizeof context, body, 32);
 }
 
-lqt_status lqt__frame_seal(lqt__frame *frame, const lqt__key *key, uint8_t *bytes,
+lqt_status lqt__frame_seal(lqt__frame *frame, const lqt_key *key, uint8_t *bytes,
                            uint8_t out_hash[32], lqt_diag *diag) {
   if (key != NULL) frame->flags |= LQT__FRAME_SIGNED;
   lqt__store_u32(bytes, LQT__FRAME_MAGIC);
@@ -144,7 +144,7 @@ lqt_status lqt__frame_check_signature(const lqt__frame *frame, const uint8_t *by
     return lqt__fail_memory(diag, "journal", 0, "a digest");
   }
   signed_text(body, text);
-  lqt__key *key;
+  lqt_key *key;
   LQT__TRY(lqt__key_from_public(block, &key, diag));
   lqt_status status =
       lqt__key_check(key, text, sizeof text, block + LQT__KEY_PUBLIC_BYTES, out_good, diag);

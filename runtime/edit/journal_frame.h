@@ -54,7 +54,7 @@ typedef struct lqt__frame {
 size_t lqt__frame_bytes(uint32_t payload_bytes, uint16_t flags);
 /* Makes a frame whole: `bytes` has room for lqt__frame_bytes, and the payload stands in it already,
  * behind the header. Signs when `key` is not NULL (and sets SIGNED). Errors: LQT_OUT_OF_MEMORY. */
-LQT_NODISCARD lqt_status lqt__frame_seal(lqt__frame *frame, const lqt__key *key, uint8_t *bytes,
+LQT_NODISCARD lqt_status lqt__frame_seal(lqt__frame *frame, const lqt_key *key, uint8_t *bytes,
                                          uint8_t out_hash[32], lqt_diag *diag);
 /* The header of a frame that may stand at `bytes`. False: none begins here. */
 bool lqt__frame_load(const uint8_t bytes[LQT__FRAME_HEADER_BYTES], lqt__frame *out);

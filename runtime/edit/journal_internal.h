@@ -11,7 +11,7 @@ struct lqt__journal {
   lqt__append_file *file; /* NULL: an edit log in memory */
   char *where;
   const lqt__file *base;
-  const lqt__key *sign;
+  const lqt_key *sign;
   const uint8_t *continues;
   lqt__journal_policy policy;
   bool write;
@@ -22,7 +22,7 @@ struct lqt__journal {
   /* Writer. */
   uint8_t *frame; /* the one being filled: room for the header, then payload */
   size_t frame_room;
-  uint32_t payload;
+  uint32_t payload, frame_limit;
   uint64_t allocated;       /* bytes of the file; zeros beyond what is used */
   lqt__journal_position at; /* of the next frame */
   uint8_t last_crc[4];
@@ -31,7 +31,7 @@ struct lqt__journal {
   /* Syncing; `lock` guards what follows. */
   pthread_mutex_t lock;
   pthread_cond_t changed;
-  bool has_lock, has_thread, stop;
+  bool has_lock, has_thread, hold, stop;
   pthread_t thread;
   uint64_t written, durable; /* ends of what is committed, and of what is on the disk */
   lqt_status failed;         /* not LQT_OK: the journal takes no more */

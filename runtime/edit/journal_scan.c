@@ -306,6 +306,7 @@ static lqt_status without_header(lqt__journal_scan *scan, lqt_diag *diag) {
     offset += part;
   }
   scan->has_header = false;
+  scan->used = count;
   scan->tail = lqt__all_zero(head, sizeof head) ? LQT__TAIL_CLEAN : LQT__TAIL_TORN;
   return LQT_OK;
 }

@@ -97,7 +97,7 @@ static uint64_t durable_bytes(lqt__journal *journal) {
 
 static lqt_status flush_frame(lqt__journal *journal, bool last, lqt_diag *diag) {
   lqt__journal_position *at = &journal->at;
-  const lqt__key *key = last ? journal->sign : NULL;
+  const lqt_key *key = last ? journal->sign : NULL;
   lqt__frame frame = {.flags = last ? LQT__FRAME_COMMIT : 0,
                       .salt = journal->scan.header.salt,
                       .number = at->number,
@@ -125,8 +125,8 @@ static lqt_status add_payload(void *user, const void *data, size_t bytes, lqt_di
   lqt__journal *journal = user;
   const uint8_t *from = data;
   while (bytes > 0) {
-    if (journal->payload == LQT__FRAME_PAYLOAD_MAX) LQT__TRY(flush_frame(journal, false, diag));
-    size_t room = (size_t)LQT__FRAME_PAYLOAD_MAX - journal->payload;
+    if (journal->payload >= journal->frame_limit) LQT__TRY(flush_frame(journal, false, diag));
+    size_t room = (size_t)journal->frame_limit - journal->payload;
     size_t part = bytes < room ? bytes : room;
     size_t begin = LQT__FRAME_HEADER_BYTES + (size_t)journal->payload;
     LQT__TRY(reserve_frame(journal, begin + part, diag));
@@ -139,6 +139,14 @@ static lqt_status add_payload(void *user, const void *data, size_t bytes, lqt_di
 }
 
 /* ---- Syncing ---- */
+
+/* After a failed sync nobody knows what the disk has of what was written since the last good one:
+ * the kernel may call those pages clean. They are cut off, so that nothing is built upon them. */
+static void drop_unsynced(lqt__journal *journal, uint64_t durable) {
+  if (lqt__append_truncate(journal->file, durable, NULL) == LQT_OK) {
+    (void)!lqt__append_sync(journal->file, NULL);
+  }
+}
 
 static void *sync_loop(void *argument) {
   lqt__journal *journal = argument;
@@ -158,6 +166,7 @@ static void *sync_loop(void *argument) {
     if (status != LQT_OK) {
       journal->failed = status;
       journal->failure = diag;
+      drop_unsynced(journal, journal->durable);
     } else if (journal->durable < target) {
       journal->durable = target;
     }
@@ -168,6 +177,9 @@ static void *sync_loop(void *argument) {
 }
 
 void lqt__journal_stop_thread(lqt__journal *journal) {
+  if (journal->hold && journal->written > journal->durable) {
+    (void)!lqt__append_sync(journal->file, NULL);
+  }
   if (!journal->has_thread) return;
   pthread_mutex_lock(&journal->lock);
   journal->stop = true;
@@ -177,7 +189,6 @@ void lqt__journal_stop_thread(lqt__journal *journal) {
   journal->has_thread = journal->stop = false;
 }
 
-/* After a failed sync nobody knows what the disk has: the kernel may report later syncs as good. */
 static lqt_status refuse(lqt__journal *journal, lqt_diag *diag) {
   return lqt__fail(diag, journal->failed, journal->where,
                    "the journal could not be written and synced (%.200s); open it again",
@@ -186,6 +197,10 @@ static lqt_status refuse(lqt__journal *journal, lqt_diag *diag) {
 
 lqt_status lqt__journal_wait(lqt__journal *journal, lqt_diag *diag) {
   if (!journal->write) return LQT_OK;
+  if (journal->hold) {
+    LQT__TRY(lqt__append_sync(journal->file, diag));
+    journal->durable = journal->written;
+  }
   pthread_mutex_lock(&journal->lock);
   while (journal->durable < journal->written && journal->failed == LQT_OK) {
     pthread_cond_wait(&journal->changed, &journal->lock);
@@ -216,6 +231,7 @@ static void withdraw(lqt__journal *journal, bool sync_failed) {
   lqt_status status = LQT_IO;
   if (sync_failed && unsynced) {
     (void)lqt__fail(&diag, status, journal->where, "cannot sync");
+    drop_unsynced(journal, durable_bytes(journal));
   } else {
     status = lqt__append_truncate(journal->file, end, &diag);
     if (status == LQT_OK) journal->allocated = end;
@@ -227,10 +243,10 @@ static void withdraw(lqt__journal *journal, bool sync_failed) {
 
 /* The transaction is written: makes it durable as asked, and visible to waiters. */
 static lqt_status settle(lqt__journal *journal, lqt__durability durability, lqt_diag *diag) {
-  if (durability == LQT__DURABILITY_GROUP && !journal->has_thread) {
+  if (durability == LQT__DURABILITY_GROUP && !journal->has_thread && !journal->hold) {
     journal->has_thread = pthread_create(&journal->thread, NULL, sync_loop, journal) == 0;
   }
-  bool now = durability == LQT__DURABILITY_SYNCED || !journal->has_thread;
+  bool now = durability == LQT__DURABILITY_SYNCED || (!journal->has_thread && !journal->hold);
   if (now) {
     lqt_status status = lqt__append_sync(journal->file, diag);
     if (status != LQT_OK) {
@@ -239,11 +255,14 @@ static lqt_status settle(lqt__journal *journal, lqt__durability durability, lqt_
     }
   }
   pthread_mutex_lock(&journal->lock);
-  journal->written = journal->at.offset;
-  if (now) journal->durable = journal->written;
+  lqt_status status = journal->failed != LQT_OK ? refuse(journal, diag) : LQT_OK;
+  if (status == LQT_OK) {
+    journal->written = journal->at.offset;
+    if (now) journal->durable = journal->written;
+  }
   pthread_cond_broadcast(&journal->changed);
   pthread_mutex_unlock(&journal->lock);
-  return LQT_OK;
+  return status;
 }
 
 /* ---- Transactions ---- */
@@ -306,6 +325,8 @@ lqt_status lqt__journal_image(lqt__journal *journal, uint8_t **out, uint64_t *ou
   *out = NULL;
   *out_bytes = 0;
   const lqt__blob *log = &journal->base->edit_log;
+  /* A base must not know more of the journal than the disk has of the journal itself. */
+  LQT__TRY(lqt__journal_wait(journal, diag));
   /* What an interrupted compaction put there of this journal, it puts there again. */
   uint64_t kept = 0;
   LQT__TRY(lqt__journal_kept(journal, &kept, diag));
@@ -341,7 +362,6 @@ lqt_status lqt__journal_restart(lqt__journal *journal, const lqt__file *base, lq
   bool done;
   lqt_status status = lqt__append_replace(journal->file, bytes, sizeof bytes, &done, &failure);
   if (done) {
-    journal->base = base;
     journal->first = 0;
     lqt_status begun = begin(journal, &header, bytes, sizeof bytes, &failure);
     if (status == LQT_OK) status = begun;
@@ -351,3 +371,19 @@ lqt_status lqt__journal_restart(lqt__journal *journal, const lqt__file *base, lq
   if (status != LQT_OK && diag != NULL) *diag = failure;
   return status;
 }
+
+bool lqt__journal_must_reopen(lqt__journal *journal) {
+  if (!journal->write) return false;
+  pthread_mutex_lock(&journal->lock);
+  bool failed = journal->failed != LQT_OK;
+  pthread_mutex_unlock(&journal->lock);
+  return failed;
+}
+
+void lqt__journal_move_base(lqt__journal *journal, const lqt__file *base) { journal->base = base; }
+
+void lqt__journal_set_frame_limit(lqt__journal *journal, uint32_t bytes) {
+  journal->frame_limit = bytes < LQT__FRAME_PAYLOAD_MAX ? bytes : LQT__FRAME_PAYLOAD_MAX;
+}
+
+void lqt__journal_hold_sync(lqt__journal *journal) { journal->hold = true; }

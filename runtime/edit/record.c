@@ -181,6 +181,7 @@ typedef struct reader {
   lqt__record_source source;
   void *user;
   uint64_t left; /* bytes that may still be asked for */
+  bool content;
   lqt_diag *diag;
 } reader;
 
@@ -260,9 +261,13 @@ static lqt_status take_blocks(reader *r, lqt__change *change) {
     if (bytes != (rest < BLOCK ? rest : BLOCK) || stored > bytes) {
       return bad(r, "a block of the wrong size");
     }
-    LQT__TRY(grow(r, &change->data, &room, at + bytes, change->bytes));
-    LQT__TRY(take_block(r, change->data + at, bytes, stored));
     at += bytes;
+    if (!r->content) {
+      LQT__TRY(take(r, NULL, stored));
+      continue;
+    }
+    LQT__TRY(grow(r, &change->data, &room, at, change->bytes));
+    LQT__TRY(take_block(r, change->data + (at - bytes), bytes, stored));
   }
   return LQT_OK;
 }
@@ -379,8 +384,8 @@ static lqt_status take_entry(reader *r, lqt__journal_entry *out) {
 }
 
 lqt_status lqt__record_read(lqt__record_codec *codec, lqt__record_source source, void *user,
-                            uint64_t limit, lqt__journal_entry *out, lqt_diag *diag) {
-  reader r = {codec, source, user, limit, diag};
+                            uint64_t limit, bool content, lqt__journal_entry *out, lqt_diag *diag) {
+  reader r = {codec, source, user, limit, content, diag};
   *out = (lqt__journal_entry){0};
   lqt_status status = take_entry(&r, out);
   if (status != LQT_OK) lqt__entry_free(out);

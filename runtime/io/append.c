@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -35,6 +36,18 @@ static bool names(const char *path, int fd) {
          named.st_ino == opened.st_ino;
 }
 
+/* Somebody who only looks whether there is a writer holds the lock for a moment. */
+static bool take_lock(int fd) {
+  for (int attempt = 0; attempt < 10; attempt++) {
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+    if (errno != EWOULDBLOCK) return false;
+    struct timespec pause = {.tv_nsec = 1000000};
+    nanosleep(&pause, NULL);
+  }
+  errno = EWOULDBLOCK;
+  return false;
+}
+
 /* Opens and, for a writer, locks. A journal may be replaced between the two: the lock that counts
  * is the one on the file that has the name. */
 static lqt_status open_locked(lqt__append_file *file, lqt__append_mode mode, lqt_diag *diag) {
@@ -56,7 +69,7 @@ static lqt_status open_locked(lqt__append_file *file, lqt__append_mode mode, lqt
                        "not a regular file; give a file's path");
     }
     if (mode == LQT__APPEND_READ) return LQT_OK;
-    if (lqt__io_fails() || flock(file->fd, LOCK_EX | LOCK_NB) != 0) {
+    if (lqt__io_fails() || !take_lock(file->fd)) {
       if (errno != EWOULDBLOCK) return lqt__fail_io(diag, file->path, "lock the file");
       return lqt__fail(diag, LQT_LOCKED, file->path,
                        "another writer has the journal open; wait until it is done");
@@ -162,6 +175,18 @@ lqt_status lqt__append_truncate(lqt__append_file *file, uint64_t bytes, lqt_diag
     return fail_write(diag, file->path, "shorten the file");
   }
   lqt__io_tell((lqt__io_event){.kind = LQT__IO_TRUNCATE, .path = file->path, .offset = bytes});
+  return LQT_OK;
+}
+
+lqt_status lqt__append_has_writer(lqt__append_file *file, bool *out_has, lqt_diag *diag) {
+  *out_has = false;
+  /* A shared lock is refused while there is an exclusive one. */
+  if (lqt__io_fails() || flock(file->fd, LOCK_SH | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return lqt__fail_io(diag, file->path, "look at the file's lock");
+    *out_has = true;
+    return LQT_OK;
+  }
+  flock(file->fd, LOCK_UN);
   return LQT_OK;
 }
 

@@ -39,6 +39,9 @@ LQT_NODISCARD lqt_status lqt__append_write(lqt__append_file *file, uint64_t offs
 LQT_NODISCARD lqt_status lqt__append_sync(lqt__append_file *file, lqt_diag *diag);
 LQT_NODISCARD lqt_status lqt__append_truncate(lqt__append_file *file, uint64_t bytes,
                                               lqt_diag *diag);
+/* Does a writer hold the lock of the file that a reader has open? */
+LQT_NODISCARD lqt_status lqt__append_has_writer(lqt__append_file *file, bool *out_has,
+                                                lqt_diag *diag);
 /* True when the path names another file than the open one, or none. */
 LQT_NODISCARD lqt_status lqt__append_was_replaced(lqt__append_file *file, bool *out_replaced,
                                                   lqt_diag *diag);

@@ -210,3 +210,30 @@ lqt_status lqt__file_write(const char *path, const void *data, size_t bytes, lqt
   }
   return lqt__output_commit(output, diag);
 }
+
+lqt_status lqt__file_write_new(const char *path, const void *data, size_t bytes, unsigned mode,
+                               lqt_diag *diag) {
+  char *directory = lqt__path_directory(path);
+  if (directory == NULL) return lqt__fail_memory(diag, path, strlen(path), "a file name");
+  struct lqt__output file = {.path = (char *)path, .temporary = (char *)path};
+  file.fd = lqt__io_fails()
+                ? -1
+                : open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
+  lqt_status status;
+  if (file.fd < 0) {
+    status = errno == EEXIST
+                 ? lqt__fail(diag, LQT_CONFLICT, path, "the file is there; it is not overwritten")
+                 : lqt__fail_io(diag, path, "create the file");
+  } else {
+    lqt__io_tell((lqt__io_event){.kind = LQT__IO_CREATE, .path = path});
+    status = lqt__output_write(&file, 0, data, bytes, diag);
+    if (status == LQT_OK && (lqt__io_fails() || fsync(file.fd) != 0)) {
+      status = lqt__fail_io(diag, path, "sync");
+    }
+    if (status == LQT_OK) status = lqt__path_sync_directory(path, directory, diag);
+    if (status != LQT_OK) lqt__path_remove(path);
+    close(file.fd);
+  }
+  lqt__free(directory);
+  return status;
+}

@@ -49,6 +49,11 @@ LQT_NODISCARD lqt_status lqt__file_read(const char *path, size_t limit, char **o
 LQT_NODISCARD lqt_status lqt__file_write(const char *path, const void *data, size_t bytes,
                                          lqt_diag *diag);
 
+/* Writes a small file that must not be there yet, with `mode` (less the umask). Errors:
+ * LQT_CONFLICT (it is there), LQT_IO. */
+LQT_NODISCARD lqt_status lqt__file_write_new(const char *path, const void *data, size_t bytes,
+                                             unsigned mode, lqt_diag *diag);
+
 /* Tests: the system call after `countdown` more fails once; negative = never. */
 void lqt__io_fail_after(int64_t countdown);
 uint64_t lqt__io_call_count(void);

@@ -285,7 +285,7 @@ Test(journal, a_new_base) {
  * there, and the journal goes on. */
 static void fail_each(void (*fail_after)(int64_t), lqt__durability durability, uint64_t large) {
   lqt__journal_options writer = journal_writer();
-  lqt__key *key;
+  lqt_key *key;
   cr_assert_eq(lqt__key_generate(&key, NULL), LQT_OK);
   writer.sign = key;
   int failures = 0;
@@ -309,11 +309,14 @@ static void fail_each(void (*fail_after)(int64_t), lqt__durability durability, u
       /* The same again, now that there is room; after a sync that failed it must be reopened. */
       status = lqt__journal_append(journal, &entry, durability, NULL, &diag);
     }
-    if (waited != LQT_OK) failures++;
+    if (waited != LQT_OK) {
+      failures++;
+      cr_assert(lqt__journal_must_reopen(journal));
+    }
     lqt__entry_free(&entry);
     lqt__journal_close(journal);
     journal = journal_open(&writer, NULL);
-    if (status == LQT_OK) {
+    if (status == LQT_OK && waited == LQT_OK) {
       cr_assert_eq(lqt__journal_count(journal), 3, "n %d", (int)n);
       cr_assert(sample_check(journal, 2, SEED, large, NULL));
     }

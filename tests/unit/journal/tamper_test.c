@@ -8,7 +8,7 @@
 TestSuite(tamper, .init = journal_make_folder, .fini = journal_remove_folder);
 
 Test(tamper, signatures) {
-  lqt__key *keys[2];
+  lqt_key *keys[2];
   uint8_t public_keys[2][32];
   for (int i = 0; i < 2; i++) {
     cr_assert_eq(lqt__key_generate(&keys[i], NULL), LQT_OK);
