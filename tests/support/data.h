@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Writes the path of `name` ("models/classic-11m"); false when there is no such file, and then the
@@ -24,6 +25,12 @@ static inline bool test_source_path(const char *name, char *out, size_t size) {
   const char *root = getenv("LQT_SOURCE_DIR");
   snprintf(out, size, "%s/%s", root != NULL ? root : ".", name);
   return access(out, R_OK) == 0;
+}
+
+/* LQT_TEST_ALL is set: long loops take every step, not a spread of them. */
+static inline bool test_exhaustive(void) {
+  const char *all = getenv("LQT_TEST_ALL");
+  return all != NULL && all[0] != '\0' && strcmp(all, "0") != 0;
 }
 
 #endif /* LQT_TESTS_SUPPORT_DATA_H_ */
