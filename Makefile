@@ -4,7 +4,7 @@
 
 help:
 	@echo "make demo      a 4-bit model writes text, is edited, and edited back"
-	@echo "make test      build and run the tests (LQT_TEST_ALL=1: sanitizers, faults, valgrind too)"
+	@echo "make test      build and run the tests (LQT_TEST_ALL=1: the exhaustive ones too)"
 	@echo "make bench     benchmarks of the devices of this machine; JSON in build/bench/"
 	@echo "make fuzz      fuzz every parser (SECONDS_EACH=60)"
 	@echo "make valgrind  the program's tests under valgrind"
@@ -41,5 +41,4 @@ clean:
 	rm -rf build
 
 tidy:
-	cmake --preset dev
-	git ls-files 'runtime/*.c' 'backends/*.c' 'tools/*.c' | xargs -P "$$(nproc)" -n 8 clang-tidy -p build/dev --quiet
+	@scripts/tidy.sh
