@@ -52,7 +52,7 @@ static size_t encode_prompt(const app *a, const char *prompt, int32_t ids[MAX_PR
   return status == LQT_OK && encoded <= MAX_PROMPT - count ? count + encoded : 0;
 }
 
-static lqt_status generate(app *a, int32_t *ids, size_t count, long tokens, lqt_diag *diag) {
+static lqt_status generate(app *a, const int32_t *ids, size_t count, long tokens, lqt_diag *diag) {
   uint32_t sequence;
   lqt_status status = lqt_session_sequence_add(a->session, &sequence, diag);
   int32_t next;
@@ -94,7 +94,7 @@ int main(int argc, char **argv) {
     }
     for (size_t i = 0; i < count; i++) lqt_sampler_accept(a.sampler, ids[i]);
     printf("%s", argv[2]);
-    status = generate(&a, ids, count, argc > 3 ? atol(argv[3]) : 64, &diag);
+    status = generate(&a, ids, count, argc > 3 ? strtol(argv[3], NULL, 10) : 64, &diag);
     printf("\n");
   }
   close_app(&a);

@@ -290,8 +290,8 @@ lqt_status lqt__metadata_parse(lqt__parser *p) {
   LQT__TRY(read_hyperparameters(p, known[LQT__CHUNK_HYPERPARAMETERS]));
   LQT__TRY(read_tensors(p, known[LQT__CHUNK_TENSORS]));
   LQT__TRY(read_layout(p, known[LQT__CHUNK_QUANT_LAYOUT]));
-  for (uint16_t type = LQT__CHUNK_CODEBOOKS; type <= LQT__CHUNK_MASKS; type++) {
-    LQT__TRY(read_table(p, type, known[type]));
+  for (int type = LQT__CHUNK_CODEBOOKS; type <= LQT__CHUNK_MASKS; type++) {
+    LQT__TRY(read_table(p, (uint16_t)type, known[type]));
   }
   p->file->digests = known[LQT__CHUNK_DIGESTS];
   return list_sections(p);

@@ -428,8 +428,8 @@ lqt_status lqt__writer_put(lqt__writer *w, const lqt__blob *blob, uint64_t at, c
   placed *p = find(w, blob);
   if (p == NULL || at > blob->bytes || bytes > blob->bytes - at) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, w->path,
-                     "bytes %llu to %llu were given for a blob of %llu", (ull)at, (ull)(at + bytes),
-                     p != NULL ? (ull)blob->bytes : 0);
+                     "bytes %llu to %llu were given for a blob of %llu", (ull)at,
+                     (ull)at + (ull)bytes, p != NULL ? (ull)blob->bytes : 0);
   }
   LQT__TRY(lqt__output_write(w->output, p->offset + p->prefix + at, data, bytes, diag));
   p->put += bytes;
