@@ -1,4 +1,6 @@
 /* The JSON of `lqt inspect`, and the chunks that hold JSON. */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "inspect.h"
@@ -226,9 +228,13 @@ json_t *inspect_json(const lqt_model *model, unsigned parts) {
 
 /* Splits "layers.7.attn" into 7 and "attn"; false when the id has no number. */
 static bool layer_of(const char *id, long *out_layer, const char **out_rest) {
-  int used = 0;
-  if (sscanf(id, "%*[^.].%ld.%n", out_layer, &used) != 1 || used == 0) return false;
-  *out_rest = id + used;
+  const char *dot = strchr(id, '.');
+  if (dot == NULL || dot == id) return false;
+  char *end;
+  errno = 0;
+  *out_layer = strtol(dot + 1, &end, 10);
+  if (end == dot + 1 || *end != '.' || errno != 0) return false;
+  *out_rest = end + 1;
   return true;
 }
 
