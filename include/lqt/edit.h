@@ -8,6 +8,7 @@
 #ifndef LQT_EDIT_H_
 #define LQT_EDIT_H_
 
+#include "lqt/journal.h"
 #include "lqt/model.h"
 #include "lqt/session.h"
 
@@ -121,6 +122,44 @@ LQT_API LQT_NODISCARD lqt_status lqt_editor_snapshot(lqt_editor *editor, lqt_mod
  * `path` is then as it was. */
 LQT_API LQT_NODISCARD lqt_status lqt_editor_save(lqt_editor *editor, const char *path,
                                                  lqt_diag *diag);
+
+/* ---- The journal ----
+ *
+ * With a journal an edit is durable before it is visible, and the model's file stays what it was:
+ * model.lqt.journal beside it holds the edits, and whoever opens the model replays them. */
+typedef enum lqt_journal_mode {
+  LQT_JOURNAL_READ = 0,   /* the edits there are; the editor cannot commit */
+  LQT_JOURNAL_FOLLOW = 1, /* and those another process will commit: lqt_editor_follow */
+  LQT_JOURNAL_WRITE = 2,  /* one process at a time; makes the journal when there is none */
+  LQT_JOURNAL_MODE_MAX_ = 0x7fffffff
+} lqt_journal_mode;
+typedef struct lqt_journal_report {
+  bool created;
+  uint64_t transactions;  /* replayed */
+  uint64_t dropped_bytes; /* of a transaction that a crash had cut short; it was never committed */
+  size_t reverted;        /* temporary edits that nobody was left to take back */
+} lqt_journal_report;
+
+/* Opens the model's journal and brings the editor to its last revision. Once, before any edit and
+ * engine. Readers and followers are content without a file. options and out_report may be NULL. On
+ * failure the editor is of no further use. Errors: those of lqt_journal_open, LQT_LOCKED (another
+ * writer), LQT_NO_SPACE, LQT_REPLACEMENT_INVALID and LQT_NOT_FOUND (a file that an edit refers to
+ * has changed or gone), LQT_INVALID_ARGUMENT. */
+LQT_API LQT_NODISCARD lqt_status lqt_editor_open_journal(lqt_editor *editor, lqt_journal_mode mode,
+                                                         const lqt_journal_options *options,
+                                                         lqt_journal_report *out_report,
+                                                         lqt_diag *diag);
+/* Brings in what another process has committed since. *out_applied (may be NULL): revisions. */
+LQT_API LQT_NODISCARD lqt_status lqt_editor_follow(lqt_editor *editor, size_t *out_applied,
+                                                   lqt_diag *diag);
+/* Returns when everything that was committed is on the disk (lqt_commit_options.group_sync). */
+LQT_API LQT_NODISCARD lqt_status lqt_editor_sync(lqt_editor *editor, lqt_diag *diag);
+/* Hash of the journal's last transaction; zeros without one. */
+LQT_API void lqt_editor_journal_head(lqt_editor *editor, uint8_t out_hash[32]);
+/* Writes the edited model in place of the model's file, with the journal inside, and begins a new
+ * journal. At every moment one of the two is whole. Revisions go on; those before can be brought
+ * back as long as this editor lives. Errors: LQT_CONFLICT (a temporary edit is pending), LQT_IO. */
+LQT_API LQT_NODISCARD lqt_status lqt_editor_compact(lqt_editor *editor, lqt_diag *diag);
 
 /* ---- Editing ---- */
 

@@ -170,15 +170,37 @@ static lqt_status make_visible(lqt_editor *editor, lqt__draft *draft, lqt__broad
   return status;
 }
 
+/* Every engine first: what cannot be staged is not committed. */
+static lqt_status stage(lqt_editor *editor, lqt__draft *draft, uint64_t undone, lqt__broadcast *out,
+                        lqt_diag *diag) {
+  if (!reserve(editor)) return lqt__fail_memory(diag, where, 0, "the history");
+  return lqt__broadcast_stage(editor->engines, editor->engine_count, editor->state, draft->work,
+                              draft->changes, draft->change_count, undone, out, diag);
+}
+
+static lqt_status append(lqt_editor *editor, const lqt__journal_entry *entry, bool group,
+                         lqt_diag *diag) {
+  if (editor->journal_path == NULL) return LQT_OK;
+  if (editor->journal_mode != LQT_JOURNAL_WRITE) {
+    return lqt__fail(diag, LQT_PERMISSION_DENIED, editor->journal_path,
+                     "the journal was opened for reading");
+  }
+  /* A file's module is logged by reference where it is the only thing to be done again. */
+  for (size_t i = 0; entry->operation_count != 1 && i < entry->change_count; i++) {
+    entry->changes[i].by_reference = false;
+  }
+  return lqt__journal_append(editor->journal, entry,
+                             group ? LQT__DURABILITY_GROUP : LQT__DURABILITY_SYNCED, NULL, diag);
+}
+
 lqt_status lqt__editor_commit(lqt_editor *editor, lqt__draft *draft, lqt__journal_entry *entry,
                               const lqt_commit_options *options, uint64_t undone,
                               uint64_t *out_revision, lqt_diag *diag) {
   lqt__broadcast broadcast = {0};
-  lqt_status status = reserve(editor) ? LQT_OK : lqt__fail_memory(diag, where, 0, "the history");
-  if (status == LQT_OK) status = fill_entry(editor, draft, entry, options, diag);
+  lqt_status status = fill_entry(editor, draft, entry, options, diag);
+  if (status == LQT_OK) status = stage(editor, draft, undone, &broadcast, diag);
   if (status == LQT_OK) {
-    status = lqt__broadcast_stage(editor->engines, editor->engine_count, editor->state, draft->work,
-                                  draft->changes, draft->change_count, undone, &broadcast, diag);
+    status = append(editor, entry, options != NULL && options->group_sync, diag);
   }
   uint64_t revision = entry->revision;
   if (status == LQT_OK) {
@@ -190,5 +212,18 @@ lqt_status lqt__editor_commit(lqt_editor *editor, lqt__draft *draft, lqt__journa
   entry->changes = NULL;
   entry->change_count = 0;
   lqt__entry_free(entry);
+  return status;
+}
+
+lqt_status lqt__editor_install(lqt_editor *editor, lqt__draft *draft, lqt__journal_entry *entry,
+                               uint64_t undone, lqt_diag *diag) {
+  lqt__broadcast broadcast = {0};
+  lqt_status status = stage(editor, draft, undone, &broadcast, diag);
+  if (status == LQT_OK) {
+    entry->changes = draft->changes;
+    entry->change_count = draft->change_count;
+    status = make_visible(editor, draft, &broadcast, entry, diag);
+  }
+  lqt__broadcast_free(&broadcast);
   return status;
 }

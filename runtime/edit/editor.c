@@ -18,7 +18,7 @@ lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag
   if (editor == NULL) return lqt__fail_memory(diag, where, sizeof *editor, "an editor");
   pthread_mutex_init(&editor->turn, NULL);
   pthread_mutex_init(&editor->lock, NULL);
-  editor->model = lqt_model_retain(model);
+  editor->model = editor->base = lqt_model_retain(model);
   lqt_status status = lqt__rules_read(model, &editor->rules, diag);
   if (status == LQT_OK) {
     editor->state = lqt__overlay_create(model);
@@ -35,6 +35,10 @@ lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag
 void lqt_editor_destroy(lqt_editor *editor) {
   if (editor == NULL) return;
   while (editor->engine_count > 0) lqt_editor_detach(editor, editor->engines[0]);
+  lqt__journal_close(editor->journal);
+  lqt__free(editor->journal_path);
+  lqt__free(editor->policy_keys);
+  if (editor->base != editor->model) lqt_model_release(editor->base);
   for (size_t i = 0; i < editor->history_count; i++) {
     lqt__entry_free(&editor->history[i].entry);
   }

@@ -11,6 +11,7 @@
 
 #include "edit/broadcast.h"
 #include "edit/draft.h"
+#include "edit/journal.h"
 #include "edit/rules.h"
 #include "lqt/edit.h"
 
@@ -45,6 +46,13 @@ struct lqt_editor {
   lqt_engine **engines; /* attached */
   lqt__gate **gates;    /* theirs, each once, in the order of their addresses */
   size_t engine_count, gate_count, engine_capacity;
+  lqt_model *base;       /* the file that the journal belongs to: `model` until it is compacted */
+  char *journal_path;    /* NULL: no journal was opened */
+  lqt__journal *journal; /* NULL: there is none yet (readers) */
+  lqt_journal_mode journal_mode;
+  const lqt_key *sign;
+  lqt__journal_policy policy;
+  uint8_t (*policy_keys)[32];
 };
 
 struct lqt_transaction {
@@ -68,6 +76,14 @@ LQT_NODISCARD lqt_status lqt__editor_commit(lqt_editor *editor, lqt__draft *draf
                                             lqt__journal_entry *entry,
                                             const lqt_commit_options *options, uint64_t undone,
                                             uint64_t *out_revision, lqt_diag *diag);
+/* The same for an entry that the journal has already: staged, made visible, remembered. */
+LQT_NODISCARD lqt_status lqt__editor_install(lqt_editor *editor, lqt__draft *draft,
+                                             lqt__journal_entry *entry, uint64_t undone,
+                                             lqt_diag *diag);
+/* Takes all temporary edits back: as new revisions (`commit`), or for this editor alone. The caller
+ * holds `turn`. */
+LQT_NODISCARD lqt_status lqt__editor_drop_pending(lqt_editor *editor, bool commit,
+                                                  size_t *out_reverted, lqt_diag *diag);
 /* Appends a revision to the history without engines or journal (replay). Takes entry over. */
 LQT_NODISCARD lqt_status lqt__editor_remember(lqt_editor *editor, lqt__journal_entry *entry,
                                               lqt_diag *diag);

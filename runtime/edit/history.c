@@ -159,6 +159,34 @@ static lqt_status expire(lqt_editor *editor, uint64_t revision, lqt_diag *diag) 
   return status;
 }
 
+/* Takes a revision back without making one: the state of this editor alone. */
+static lqt_status leave_out(lqt_editor *editor, uint64_t revision, lqt_diag *diag) {
+  lqt__draft draft;
+  LQT__TRY(lqt__draft_begin(&draft, editor->state, &editor->rules, diag));
+  lqt_status status = revert_revision(editor, &draft, revision, revision + 1, diag);
+  if (status == LQT_OK) status = lqt__overlay_settle(draft.work, diag);
+  if (status == LQT_OK) {
+    pthread_mutex_lock(&editor->lock);
+    lqt__overlay *was = editor->state;
+    editor->state = draft.work;
+    editor->pending_count--;
+    pthread_mutex_unlock(&editor->lock);
+    draft.work = was;
+  }
+  lqt__draft_free(&draft);
+  return status;
+}
+
+lqt_status lqt__editor_drop_pending(lqt_editor *editor, bool commit, size_t *out_reverted,
+                                    lqt_diag *diag) {
+  while (editor->pending_count != 0) {
+    uint64_t revision = editor->pending[editor->pending_count - 1].revision;
+    LQT__TRY(commit ? expire(editor, revision, diag) : leave_out(editor, revision, diag));
+    ++*out_reverted;
+  }
+  return LQT_OK;
+}
+
 lqt_status lqt_editor_expire(lqt_editor *editor, size_t *out_reverted, lqt_diag *diag) {
   size_t reverted = 0;
   lqt_status status = LQT_OK;
