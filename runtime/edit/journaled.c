@@ -183,9 +183,8 @@ static lqt_status follow(lqt_editor *editor, size_t *applied, lqt_diag *diag) {
   }
   size_t fresh;
   lqt_diag finding = {0};
-  lqt_status status = editor->journal != NULL
-                          ? lqt__journal_poll(editor->journal, &fresh, &finding)
-                          : LQT_STALE_REVISION;
+  lqt_status status = editor->journal != NULL ? lqt__journal_poll(editor->journal, &fresh, &finding)
+                                              : LQT_STALE_REVISION;
   if (status == LQT_STALE_REVISION) {
     LQT__TRY(reopen(editor, diag));
   } else if (status != LQT_OK) {

@@ -264,6 +264,12 @@ static lqt_status apply_bytes(lqt__overlay *o, const lqt__change *change, lqt_di
                      (unsigned long long)(change->offset + change->bytes),
                      (unsigned long long)blob->bytes);
   }
+  /* Of the heads, that of a mask alone has something that changes by itself: the density. */
+  bool headed = kind == LQT__SECTION_CODEBOOK || kind == LQT__SECTION_DELTA;
+  bool in_head = kind == LQT__SECTION_MASK && change->offset < LQT__SECTION_HEAD;
+  if (headed && change->offset < LQT__SECTION_HEAD) {
+    return lqt__fail(diag, LQT_OUT_OF_RANGE, o->model->path, "the head of a section is no value");
+  }
   lqt__shared **owner = owner_of(o, kind, (size_t)index);
   if (*owner == NULL || atomic_load_explicit(&(*owner)->refs, memory_order_acquire) != 1) {
     lqt__shared *copy = shared_make(blob->data, blob->bytes);
@@ -273,7 +279,9 @@ static lqt_status apply_bytes(lqt__overlay *o, const lqt__change *change, lqt_di
     blob->data = copy->data;
   }
   memcpy((*owner)->data + change->offset, change->data, change->bytes);
-  return LQT_OK;
+  if (!in_head) return LQT_OK;
+  return lqt__mask_decode(blob->data, blob->bytes, false, o->model->path, 0, &o->now.masks[index],
+                          diag);
 }
 
 /* A codebook, delta or mask of its own table: replaced, created or removed. */

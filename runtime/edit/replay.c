@@ -22,8 +22,8 @@ static lqt_status copy_bytes(const uint8_t *data, uint64_t bytes, uint8_t **out,
 }
 
 /* Old bytes from the overlay, which must be those that the entry was made from. */
-static lqt_status fill_old(lqt__overlay *work, const lqt__journal_entry *entry,
-                           lqt__change *change, lqt_diag *diag) {
+static lqt_status fill_old(lqt__overlay *work, const lqt__journal_entry *entry, lqt__change *change,
+                           lqt_diag *diag) {
   if (change->kind == LQT__CHANGE_RECORD) {
     uint64_t bytes;
     uint8_t *record =
@@ -74,12 +74,10 @@ static lqt_status fill_referenced(lqt_editor *editor, const lqt__overlay *work,
   }
   const lqt__operation *operation = &entry->operations[0];
   lqt__decoded decoded;
-  LQT__TRY(
-      lqt__mutation_decode(operation->payload, operation->payload_bytes, &decoded, diag));
+  LQT__TRY(lqt__mutation_decode(operation->payload, operation->payload_bytes, &decoded, diag));
   lqt_model *source = NULL;
   lqt__draft draft = {0};
-  lqt_status status =
-      lqt__reference_open(operation->file, operation->file_sha256, &source, diag);
+  lqt_status status = lqt__reference_open(operation->file, operation->file_sha256, &source, diag);
   lqt_model_release(source);
   if (status == LQT_OK) status = lqt__draft_begin(&draft, work, &editor->rules, diag);
   if (status == LQT_OK) {

@@ -11,8 +11,8 @@
 #include "format/format.h"
 #include "format/layout.h"
 #include "io/file.h"
-#include "model/model.h"
 #include "lqt/edit.h"
+#include "model/model.h"
 #include "unit/exec/fixture.h"
 
 enum { VOCAB = 67, COUNT = 12, MOST = 8192 };
@@ -38,6 +38,7 @@ static void run(lqt_session *session, float *out) {
 static void open_bench(bench *b) {
   tiny_spec spec = tiny_default();
   spec.quantized = true;
+  spec.tied = false;
   fixture_open(&b->f, &spec, "cpu");
   snprintf(b->saved, sizeof b->saved, "%s", tiny_path("saved.lqt"));
   snprintf(b->again, sizeof b->again, "%s", tiny_path("again.lqt"));
@@ -94,8 +95,7 @@ static bool same_files(const char *a, const char *b) {
 
 static void commit(bench *b, const char *what, const lqt_mutation *mutations, size_t count) {
   lqt_diag diag = {0};
-  lqt_status status =
-      lqt_edit_batch(b->editor, mutations, count, false, NULL, NULL, NULL, &diag);
+  lqt_status status = lqt_edit_batch(b->editor, mutations, count, false, NULL, NULL, NULL, &diag);
   cr_assert_eq(status, LQT_OK, "%s: %s: %s", what, lqt_status_name(status), diag.what);
 }
 
@@ -185,17 +185,17 @@ Test(mutation, deltas) {
     there_and_back(&b, "sparse delta", &sparse, 1, true);
     /* On top of a delta that is there. */
     commit(&b, "sparse delta", &sparse, 1);
-    lqt_mutation update = M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "l0.o",
-                            .coordinates = pairs + 2, .coordinate_count = 3, .values = values + 50,
-                            .value_count = 3);
+    lqt_mutation update =
+        M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "l0.o", .coordinates = pairs + 2,
+          .coordinate_count = 3, .values = values + 50, .value_count = 3);
     there_and_back(&b, "stored values", &update, 1, true);
     uint32_t fresh[] = {0, 0, 3, 1, 2, 4, 2, 4};
     update.coordinates = fresh;
     update.coordinate_count = update.value_count = 4;
     there_and_back(&b, "new values", &update, 1, true);
     there_and_back(&b, "numbered values",
-                   &M(.operation = LQT_EDIT_DELTA_VALUES, .id = 0, .first = 2,
-                      .values = values + 9, .value_count = 3),
+                   &M(.operation = LQT_EDIT_DELTA_VALUES, .id = 0, .first = 2, .values = values + 9,
+                      .value_count = 3),
                    1, true);
     there_and_back(&b, "no delta", &M(.operation = LQT_EDIT_DELTA_REMOVE, .target = "l0.o"), 1,
                    true);
@@ -260,19 +260,19 @@ Test(mutation, scales) {
                  &M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "l0.gate", .values = values,
                     .value_count = 1),
                  1, true);
-  there_and_back(&b, "scale of a norm",
-                 &M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm", .values = values,
-                    .value_count = 1),
-                 1, true);
+  there_and_back(
+      &b, "scale of a norm",
+      &M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm", .values = values, .value_count = 1),
+      1, true);
   lqt_mutation multiply = M(.operation = LQT_EDIT_TENSOR_MULTIPLY, .target = "l0.down",
                             .values = values, .value_count = 1);
   there_and_back(&b, "multiply", &multiply, 1, true);
   float delta = 0.25f;
-  commit(&b, "delta",
-         &M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "l0.down",
-            .coordinates = (uint32_t[]){1, 1}, .coordinate_count = 1, .values = &delta,
-            .value_count = 1),
-         1);
+  commit(
+      &b, "delta",
+      &M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "l0.down", .coordinates = (uint32_t[]){1, 1},
+         .coordinate_count = 1, .values = &delta, .value_count = 1),
+      1);
   there_and_back(&b, "multiply with a delta", &multiply, 1, true);
   close_bench(&b);
 }
@@ -359,10 +359,9 @@ Test(mutation, a_clone_is_its_own) {
   open_bench(&b);
   size_t count;
   float *was = elements(&b, "l0.q", &count), factor = 3;
-  lqt_mutation steps[] = {
-      M(.operation = LQT_EDIT_TENSOR_CLONE, .target = "l0.q", .other = "twin"),
-      M(.operation = LQT_EDIT_CODEBOOK_ENTRIES, .id = TINY_SHARED, .first = 0, .values = &factor,
-        .value_count = 1)};
+  lqt_mutation steps[] = {M(.operation = LQT_EDIT_TENSOR_CLONE, .target = "l0.q", .other = "twin"),
+                          M(.operation = LQT_EDIT_CODEBOOK_ENTRIES, .id = TINY_SHARED, .first = 0,
+                            .values = &factor, .value_count = 1)};
   commit(&b, "clone and edit", steps, 2);
   float *twin = elements(&b, "twin", &count);
   cr_assert_arr_eq(was, twin, count * sizeof *was);
@@ -426,10 +425,10 @@ Test(mutation, raw_regions) {
                  1, true);
   /* What is not whole elements. */
   const uint8_t low = 0x80;
-  there_and_back(&b, "a byte of a float",
-                 &M(.operation = LQT_EDIT_RAW_WRITE, .target = "head", .first = 5, .data = &low,
-                    .bytes = 1),
-                 1, true);
+  there_and_back(
+      &b, "a byte of a float",
+      &M(.operation = LQT_EDIT_RAW_WRITE, .target = "head", .first = 5, .data = &low, .bytes = 1),
+      1, true);
   uint8_t got[8];
   uint64_t at;
   commit(&b, "fill",
@@ -550,8 +549,7 @@ Test(mutation, refusals) {
       {"tensor of another size", LQT_DIMENSION_MISMATCH,
        M(.operation = LQT_EDIT_TENSOR_REPLACE, .target = "l0.o", .values = ok, .value_count = 4)},
       {"infinite factor", LQT_NOT_FINITE,
-       M(.operation = LQT_EDIT_TENSOR_MULTIPLY, .target = "l0.o", .values = bad,
-         .value_count = 1)},
+       M(.operation = LQT_EDIT_TENSOR_MULTIPLY, .target = "l0.o", .values = bad, .value_count = 1)},
       {"empty bounds", LQT_VALIDATION_FAILED,
        M(.operation = LQT_EDIT_TENSOR_CLAMP, .target = "l0.o", .values = twisted,
          .value_count = 2)},
@@ -564,7 +562,7 @@ Test(mutation, refusals) {
        M(.operation = LQT_EDIT_MODULE_BYPASS, .target = "mlp_add0")},
       {"ids in, activations out", LQT_VALIDATION_FAILED,
        M(.operation = LQT_EDIT_MODULE_BYPASS, .target = "embed")},
-      {"another width", LQT_VALIDATION_FAILED,
+      {"another vocabulary", LQT_UNSUPPORTED,
        M(.operation = LQT_EDIT_MODULE_BYPASS, .target = "head")},
       {"not bypassed", LQT_NOT_FOUND, M(.operation = LQT_EDIT_MODULE_RESTORE, .target = "mlp0")},
       {"not hot-swappable", LQT_NOT_HOT_SWAPPABLE,
@@ -584,8 +582,7 @@ Test(mutation, refusals) {
        M(.operation = LQT_EDIT_RAW_WRITE, .target = "l0.o", .first = 1 << 20, .data = bytes,
          .bytes = 4)},
       {"raw not finite", LQT_NOT_FINITE,
-       M(.operation = LQT_EDIT_RAW_WRITE, .target = "head", .first = 4, .data = bytes,
-         .bytes = 4)},
+       M(.operation = LQT_EDIT_RAW_WRITE, .target = "head", .first = 4, .data = bytes, .bytes = 4)},
       {"raw fill in parts", LQT_DIMENSION_MISMATCH,
        M(.operation = LQT_EDIT_RAW_FILL, .target = "l0.o", .count = 5, .data = bytes, .bytes = 4)},
       {"raw swap of itself", LQT_INVALID_ARGUMENT,
