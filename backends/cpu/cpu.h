@@ -122,6 +122,7 @@ typedef struct lqt__cpu_weight {
   bool side_zero, side_delta;
   void *blocks[16]; /* what canon points to */
   unsigned block_count;
+  uint64_t version; /* another number for other contents; staged patches look at it */
 } lqt__cpu_weight;
 
 static inline lqt__cpu_device *lqt__cpu_device_of(lqt_device *device) {
@@ -147,9 +148,38 @@ void *lqt__cpu_side_scratch(lqt__cpu_device *device, size_t bytes);
 
 LQT_NODISCARD lqt_status lqt__cpu_weight_create(lqt_device *device, const lqt_weight_desc *desc,
                                                 lqt_weight **out, lqt_diag *diag);
+/* The same on the pool given (NULL: this thread alone), without the device's mutex. */
+LQT_NODISCARD lqt_status lqt__cpu_weight_build(lqt__cpu_device *device, const lqt_weight_desc *desc,
+                                               lqt__pool *pool, lqt__cpu_weight **out,
+                                               lqt_diag *diag);
 void lqt__cpu_weight_destroy(lqt_weight *weight);
 LQT_NODISCARD lqt_status lqt__cpu_weight_patch(lqt_weight *weight, const lqt_weight_patch *patches,
                                                size_t count, lqt_diag *diag);
+/* Bytes of room that exchanging or checking these patches needs. */
+uint64_t lqt__cpu_patch_room(const lqt__cpu_weight *weight, const lqt_weight_patch *patches,
+                             size_t count);
+/* Applies the patches, all or none, and leaves in their data what they replaced. */
+LQT_NODISCARD lqt_status lqt__cpu_weight_exchange(lqt__cpu_weight *weight,
+                                                  const lqt_weight_patch *patches, size_t count,
+                                                  uint8_t *room, lqt_diag *diag);
+/* Would every index have an entry? */
+LQT_NODISCARD lqt_status lqt__cpu_patch_check(lqt__cpu_weight *weight,
+                                              const lqt_weight_patch *patch, uint8_t *room,
+                                              lqt_diag *diag);
+/* Canonical elements of a part. Indices need a row of them and a byte a column as room. */
+void lqt__cpu_part_read(lqt__cpu_weight *weight, lqt_weight_part part, uint64_t first,
+                        uint64_t count, uint8_t *room, uint8_t *out);
+/* A number that no contents had yet. */
+uint64_t lqt__cpu_new_version(void);
+
+LQT_NODISCARD lqt_status lqt__cpu_patch_create(lqt_device *device, const lqt_patch_change *changes,
+                                               size_t count, lqt_patch **out, lqt_diag *diag);
+LQT_NODISCARD lqt_status lqt__cpu_patch_wait(lqt_patch *patch, lqt_diag *diag);
+LQT_NODISCARD lqt_status lqt__cpu_patch_flip(lqt_patch *patch, lqt_diag *diag);
+void lqt__cpu_patch_destroy(lqt_patch *patch);
+LQT_NODISCARD lqt_status lqt__cpu_weight_digest(lqt_weight *weight, uint64_t *out_digest,
+                                                lqt_diag *diag);
+
 /* Columns [col, col + n) of one row in float32 by the vector kernels; col a multiple of 256. */
 void lqt__cpu_weight_row(const lqt__cpu_weight *weight, const lqt__cpu_kernels *kernels,
                          uint64_t row, uint64_t col, uint64_t n, float *out);

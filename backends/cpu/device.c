@@ -293,6 +293,11 @@ const lqt_backend *lqt_backend_cpu(void) {
       .variant = variant,
       .profile_enable = profile_enable,
       .profile_take = profile_take,
+      .patch_create = lqt__cpu_patch_create,
+      .patch_wait = lqt__cpu_patch_wait,
+      .patch_flip = lqt__cpu_patch_flip,
+      .patch_destroy = lqt__cpu_patch_destroy,
+      .weight_digest = lqt__cpu_weight_digest,
   };
   return &backend;
 }

@@ -2,6 +2,7 @@
  * the repacked form of the fast products, which then holds the only copy of the indices. */
 #include "kernel/weight.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -118,43 +119,61 @@ void lqt__cpu_weight_destroy(lqt_weight *base) {
   lqt__free(weight);
 }
 
-lqt_status lqt__cpu_weight_create(lqt_device *base, const lqt_weight_desc *desc, lqt_weight **out,
-                                  lqt_diag *diag) {
-  lqt__cpu_device *device = lqt__cpu_device_of(base);
+uint64_t lqt__cpu_new_version(void) {
+  static _Atomic uint64_t last;
+  return atomic_fetch_add(&last, 1) + 1;
+}
+
+/* The repacked form, where a kernel takes the kind. */
+static lqt_status create_fast(lqt__cpu_device *device, const lqt_weight_desc *desc,
+                              lqt__pool *pool, lqt__cpu_weight *weight, lqt_diag *diag) {
+  lqt_weight_desc fused = *desc;
+  /* A mask would cut the other parts too: then only the generic path has them all. */
+  const bool separable = desc->mask.bits == NULL;
+  const bool side_delta =
+      separable && desc->delta.kind != LQT_DELTA_NONE && desc->delta.kind != LQT_DELTA_CSR;
+  if (side_delta) fused.delta = (lqt_delta_view){.kind = LQT_DELTA_NONE};
+  if (!separable && desc->zero_points != NULL) return LQT_OK;
+  LQT__TRY(
+      lqt__cpu_fast_create(&fused, device->isa, device->exact, pool, &weight->fast, diag));
+  weight->side_delta = weight->fast != NULL && side_delta;
+  weight->side_zero = weight->fast != NULL && desc->zero_points != NULL;
+  return LQT_OK;
+}
+
+lqt_status lqt__cpu_weight_build(lqt__cpu_device *device, const lqt_weight_desc *desc,
+                                 lqt__pool *pool, lqt__cpu_weight **out, lqt_diag *diag) {
   lqt__cpu_weight *weight = lqt__alloc_zero(sizeof *weight);
   if (weight == NULL) return lqt__fail_memory(diag, "cpu", sizeof *weight, "a weight");
+  lqt_status status = LQT_OK;
   if (!copy_canonical(weight, desc)) {
-    lqt__cpu_weight_destroy(&weight->base);
-    return lqt__fail_memory(diag, "cpu", lqt__weight_bytes(desc), "a weight");
+    status = lqt__fail_memory(diag, "cpu", lqt__weight_bytes(desc), "a weight");
+  } else if (desc->dtype == LQT_DTYPE_CODEBOOK && !device->oracle) {
+    status = create_fast(device, desc, pool, weight, diag);
   }
-  if (desc->dtype == LQT_DTYPE_CODEBOOK && !device->oracle) {
-    lqt_weight_desc fused = *desc;
-    /* A mask would cut the other parts too: then only the generic path has them all. */
-    const bool separable = desc->mask.bits == NULL;
-    const bool side_delta =
-        separable && desc->delta.kind != LQT_DELTA_NONE && desc->delta.kind != LQT_DELTA_CSR;
-    if (side_delta) fused.delta = (lqt_delta_view){.kind = LQT_DELTA_NONE};
-    pthread_mutex_lock(&device->mutex);
-    lqt_status status = LQT_OK;
-    if (separable || desc->zero_points == NULL) {
-      status = lqt__cpu_fast_create(&fused, device->isa, device->exact, device->pool, &weight->fast,
-                                    diag);
-    }
-    pthread_mutex_unlock(&device->mutex);
-    if (status != LQT_OK) {
-      lqt__cpu_weight_destroy(&weight->base);
-      return status;
-    }
-    weight->side_delta = weight->fast != NULL && side_delta;
-    weight->side_zero = weight->fast != NULL && desc->zero_points != NULL;
+  if (status != LQT_OK) {
+    lqt__cpu_weight_destroy(&weight->base);
+    return status;
   }
   if (weight->fast != NULL) { /* the repacked form holds the indices, most of the weight */
     drop(weight, weight->canon.indices.data);
     drop(weight, weight->canon.residual_indices.data);
     weight->canon.indices.data = weight->canon.residual_indices.data = NULL;
   }
-  *out = &weight->base;
+  weight->version = lqt__cpu_new_version();
+  *out = weight;
   return LQT_OK;
+}
+
+lqt_status lqt__cpu_weight_create(lqt_device *base, const lqt_weight_desc *desc, lqt_weight **out,
+                                  lqt_diag *diag) {
+  lqt__cpu_device *device = lqt__cpu_device_of(base);
+  lqt__cpu_weight *weight = NULL;
+  pthread_mutex_lock(&device->mutex); /* of the pool */
+  lqt_status status = lqt__cpu_weight_build(device, desc, device->pool, &weight, diag);
+  pthread_mutex_unlock(&device->mutex);
+  if (status == LQT_OK) *out = &weight->base;
+  return status;
 }
 
 /* ---- One row in float32 by the vector kernels. ---- */

@@ -212,26 +212,77 @@ static lqt_status apply_all(patch_work *work, const lqt_weight_patch *patches, s
   return status;
 }
 
-lqt_status lqt__cpu_weight_patch(lqt_weight *base, const lqt_weight_patch *patches, size_t count,
-                                 lqt_diag *diag) {
-  patch_work work = {.weight = (lqt__cpu_weight *)base};
-  const lqt_weight_desc *shape = &base->shape;
+uint64_t lqt__cpu_patch_room(const lqt__cpu_weight *weight, const lqt_weight_patch *patches,
+                             size_t count) {
+  const lqt_weight_desc *shape = &weight->base.shape;
   uint64_t bytes = 0, row = 0;
   for (size_t i = 0; i < count; i++) {
-    bytes += patch_bytes(work.weight, &patches[i]);
+    bytes += patch_bytes(weight, &patches[i]);
     uint64_t stride = shape->indices.row_stride;
     if (patches[i].part == LQT_PART_RESIDUAL_INDICES) stride = shape->residual_indices.row_stride;
     if (is_index_part(patches[i].part) && stride > row) row = stride;
   }
-  uint64_t codes = row != 0 ? shape->cols : 0;
-  uint8_t *block = lqt__alloc(bytes + row + codes);
-  if (block == NULL) {
-    return lqt__fail_memory(diag, "patch", bytes + row + codes, "bytes to put back");
+  return bytes + row + (row != 0 ? shape->cols : 0);
+}
+
+/* Cuts the room into what the patches replace, a packed row and its indices. */
+static patch_work cut_room(lqt__cpu_weight *weight, const lqt_weight_patch *patches, size_t count,
+                           uint8_t *room) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < count; i++) bytes += patch_bytes(weight, &patches[i]);
+  uint64_t codes = lqt__cpu_patch_room(weight, patches, count) - bytes;
+  uint64_t row = codes != 0 ? codes - weight->base.shape.cols : 0;
+  return (patch_work){weight, room, room + bytes, room + bytes + row};
+}
+
+lqt_status lqt__cpu_weight_exchange(lqt__cpu_weight *weight, const lqt_weight_patch *patches,
+                                    size_t count, uint8_t *room, lqt_diag *diag) {
+  patch_work work = cut_room(weight, patches, count, room);
+  LQT__TRY(apply_all(&work, patches, count, diag));
+  const uint8_t *old = work.old;
+  for (size_t i = 0; i < count; i++) {
+    uint64_t bytes = patch_bytes(weight, &patches[i]);
+    memcpy((void *)patches[i].data, old, bytes);
+    old += bytes;
   }
-  work.old = block;
-  work.row = block + bytes;
-  work.codes = block + bytes + row;
+  return LQT_OK;
+}
+
+lqt_status lqt__cpu_patch_check(lqt__cpu_weight *weight, const lqt_weight_patch *patch,
+                                uint8_t *room, lqt_diag *diag) {
+  if (!is_index_part(patch->part)) return LQT_OK;
+  patch_work work = cut_room(weight, patch, 1, room);
+  return prepare_indices(&work, patch, work.old, diag);
+}
+
+void lqt__cpu_part_read(lqt__cpu_weight *weight, lqt_weight_part part, uint64_t first,
+                        uint64_t count, uint8_t *room, uint8_t *out) {
+  if (!is_index_part(part)) {
+    move_range(weight, part, first, count, NULL, out);
+    return;
+  }
+  index_part view = index_part_of(weight, part);
+  uint64_t stride = view.indices->row_stride, end = first + count;
+  patch_work work = {weight, NULL, room, room + stride};
+  while (first < end) {
+    uint64_t inside = first % stride;
+    uint64_t take = stride - inside < end - first ? stride - inside : end - first;
+    read_index_row(&work, &view, first / stride);
+    memcpy(out, work.row + inside, take);
+    out += take;
+    first += take;
+  }
+}
+
+lqt_status lqt__cpu_weight_patch(lqt_weight *base, const lqt_weight_patch *patches, size_t count,
+                                 lqt_diag *diag) {
+  lqt__cpu_weight *weight = (lqt__cpu_weight *)base;
+  uint64_t bytes = lqt__cpu_patch_room(weight, patches, count);
+  uint8_t *room = lqt__alloc(bytes);
+  if (room == NULL) return lqt__fail_memory(diag, "patch", bytes, "bytes to put back");
+  patch_work work = cut_room(weight, patches, count, room);
   lqt_status status = apply_all(&work, patches, count, diag);
-  lqt__free(block);
+  lqt__free(room);
+  weight->version = lqt__cpu_new_version();
   return status;
 }

@@ -164,6 +164,7 @@ static lqt_status add_packed_scales(draft *d, lqt__cu_weight *weight,
   part.pack.to = view->scales;
   part.pack.row_stride = view->group_row_stride;
   part.pack.groups = (uint32_t)part.used;
+  part.pack.units = (uint32_t)per_row;
   return add_packed(d, &part);
 }
 
@@ -294,28 +295,38 @@ static lqt_status list_pieces(draft *d) {
 
 /* ---- Sending ---- */
 
-static lqt_status launch_pack(draft *d, CUfunction function, lqt__cu_pack *args, uint64_t items) {
+static lqt_status launch_pack(draft *d, CUfunction function, const lqt__cu_pack *args,
+                              uint32_t across, uint32_t down) {
   lqt__cu_device *device = d->device;
-  /* Few blocks: the steps that run meanwhile keep most of the device. */
-  uint64_t blocks = lqt__ceil_div(items, 256);
-  void *params[] = {args};
-  return lqt__cu_check(
-      device,
-      device->driver->LaunchKernel(function, blocks < 64 ? (uint32_t)blocks : 64, 1, 1, 256, 1, 1,
-                                   0, device->patches->pack, params, NULL),
-      "repack a patch", d->diag);
+  void *params[] = {(void *)args};
+  return lqt__cu_check(device,
+                       device->driver->LaunchKernel(function, across, down, 1, 256, 1, 1, 0,
+                                                    device->patches->pack, params, NULL),
+                       "repack a patch", d->diag);
+}
+
+/* Few blocks: the steps that run meanwhile keep most of the device. */
+static lqt_status pack_rows(draft *d, const piece *p, const lqt__cu_pack *args,
+                            uint64_t tile_bytes) {
+  const lqt__cu_staging *staging = d->device->patches;
+  if (p->scales) {
+    uint32_t pairs = args->tiles * 8;
+    return launch_pack(d, staging->pack_scales, args, pairs < 64 ? pairs : 64, 1);
+  }
+  if (args->weight_bits == 4) {
+    uint32_t across = args->blocks < 4 ? args->blocks : 4;
+    uint32_t down = args->tiles < 16 ? args->tiles : 16;
+    return launch_pack(d, staging->pack_indices4, args, across, down);
+  }
+  uint64_t blocks = lqt__ceil_div(args->tiles * tile_bytes / 4, 256);
+  return launch_pack(d, staging->pack_indices, args, blocks < 64 ? (uint32_t)blocks : 64, 1);
 }
 
 static lqt_status send_tiles(draft *d, const piece *p) {
   lqt__cu_device *device = d->device;
-  lqt__cu_staging *staging = device->patches;
   const uint64_t tile = LQT__CU_TILE_ROWS, tile_bytes = p->bytes / lqt__ceil_div(p->rows, tile);
   const uint64_t to = d->patch->memory + p->staged;
-  uint64_t step = LQT__CU_HALF_BYTES / (tile * p->row_bytes) * tile;
-  if (p->scales) { /* not every place of the packed scales belongs to one */
-    LQT__TRY(lqt__cu_check(device, device->driver->MemsetD8Async(to, 0, p->bytes, staging->pack),
-                           "clear staging memory", d->diag));
-  }
+  const uint64_t step = LQT__CU_HALF_BYTES / (tile * p->row_bytes) * tile;
   for (uint64_t row = 0; row < p->rows; row += step) {
     uint64_t rows = p->rows - row < step ? p->rows - row : step;
     lqt__cu_half *half = NULL;
@@ -326,10 +337,7 @@ static lqt_status send_tiles(draft *d, const piece *p) {
     args.tiles = (uint32_t)lqt__ceil_div(rows, tile);
     args.from = half->bounce;
     args.to = to + row / tile * tile_bytes;
-    args.first = 0;
-    args.count = (rows - 1) * args.row_stride + args.groups;
-    LQT__TRY(launch_pack(d, p->scales ? staging->pack_scales : staging->pack_indices, &args,
-                         p->scales ? args.count : args.tiles * tile_bytes / 4));
+    LQT__TRY(pack_rows(d, p, &args, tile_bytes));
     LQT__TRY(lqt__cu_staging_packed(device, half, d->diag));
   }
   return LQT_OK;
@@ -475,10 +483,22 @@ static lqt_status flip(lqt__cu_device *device, lqt__cu_patch *patch, lqt_diag *d
   const lqt__cu_driver *driver = device->driver;
   LQT__TRY(lqt__cu_check(device, driver->StreamWaitEvent(device->stream, patch->ready, 0),
                          "order the streams", diag));
-  LQT__TRY(launch(device, "lqt_swap_blocks", &patch->blocks, patch->blocks.count, diag));
-  LQT__TRY(launch(device, "lqt_swap_warps", &patch->warps, (patch->warps.count + 7) / 8, diag));
-  LQT__TRY(launch(device, "lqt_swap_packed", &patch->packed, patch->packed.count, diag));
-  LQT__TRY(launch(device, "lqt_swap_tables", &patch->tables, patch->tables.count, diag));
+  const bool small = patch->blocks.count == 0 && patch->warps.count <= 64 &&
+                     patch->packed.count <= 2 && patch->tables.count <= 8;
+  if (small) {
+    lqt__cu_swap_all all = {patch->warps, patch->packed, patch->tables};
+    lqt__cu_launch l = {.module = LQT__CU_SWAP,
+                        .name = "lqt_swap_small",
+                        .grid = {1, 1, 1},
+                        .threads = 256,
+                        .args = &all};
+    LQT__TRY(lqt__cu_run(device, &l, diag));
+  } else {
+    LQT__TRY(launch(device, "lqt_swap_blocks", &patch->blocks, patch->blocks.count, diag));
+    LQT__TRY(launch(device, "lqt_swap_warps", &patch->warps, (patch->warps.count + 7) / 8, diag));
+    LQT__TRY(launch(device, "lqt_swap_packed", &patch->packed, patch->packed.count, diag));
+    LQT__TRY(launch(device, "lqt_swap_tables", &patch->tables, patch->tables.count, diag));
+  }
   /* To the end: kernels of the next step may begin, and fetch weights, before the one that the
    * stream has in front of them is done. */
   return lqt__cu_check(device, driver->StreamSynchronize(device->stream), "flip a patch", diag);

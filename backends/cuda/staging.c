@@ -32,17 +32,23 @@ static lqt_status create_halves(lqt__cu_device *device, lqt__cu_staging *staging
 /* Kernels of this file's streams and of the flip are looked up now: loading them later would hold
  * up the step that happens to run then. */
 static lqt_status load_kernels(lqt__cu_device *device, lqt__cu_staging *staging, lqt_diag *diag) {
-  static const char *const swaps[] = {"lqt_swap_blocks", "lqt_swap_warps", "lqt_swap_packed",
-                                      "lqt_swap_tables"};
+  static const char *const flips[] = {"lqt_swap_blocks", "lqt_swap_warps", "lqt_swap_packed",
+                                      "lqt_swap_tables", "lqt_swap_small"};
+  const struct {
+    lqt__cu_module module;
+    const char *name;
+    CUfunction *to;
+  } packs[] = {{LQT__CU_PACK, "lqt_pack_indices", &staging->pack_indices},
+               {LQT__CU_SWAP, "lqt_stage_indices4", &staging->pack_indices4},
+               {LQT__CU_SWAP, "lqt_stage_scales", &staging->pack_scales}};
   CUfunction ignored;
+  lqt_status status = LQT_OK;
   pthread_mutex_lock(&device->mutex);
-  lqt_status status =
-      lqt__cu_kernel(device, LQT__CU_PACK, "lqt_pack_indices", &staging->pack_indices, diag);
-  if (status == LQT_OK) {
-    status = lqt__cu_kernel(device, LQT__CU_PACK, "lqt_pack_scales", &staging->pack_scales, diag);
+  for (size_t i = 0; i < sizeof packs / sizeof *packs && status == LQT_OK; i++) {
+    status = lqt__cu_kernel(device, packs[i].module, packs[i].name, packs[i].to, diag);
   }
-  for (size_t i = 0; i < sizeof swaps / sizeof *swaps && status == LQT_OK; i++) {
-    status = lqt__cu_kernel(device, LQT__CU_SWAP, swaps[i], &ignored, diag);
+  for (size_t i = 0; i < sizeof flips / sizeof *flips && status == LQT_OK; i++) {
+    status = lqt__cu_kernel(device, LQT__CU_SWAP, flips[i], &ignored, diag);
   }
   pthread_mutex_unlock(&device->mutex);
   return status;

@@ -19,7 +19,7 @@ typedef struct lqt__cu_staging {
   CUstream copy, pack; /* copies; kernels that repack what was copied */
   CUmemoryPool pool;   /* staged memory; frees do not wait for the device */
   CUevent joined;
-  CUfunction pack_indices, pack_scales;
+  CUfunction pack_indices, pack_indices4, pack_scales;
   lqt__pool *threads; /* fill large halves */
   lqt__cu_half halves[LQT__CU_HALVES];
   unsigned next;

@@ -161,6 +161,7 @@ void lqt_engine_destroy(lqt_engine *engine) {
   if (engine == NULL) return;
   engine->undo_revisions = 0;
   lqt__engine_trim_undo(engine);
+  lqt__engine_free_retired(engine);
   lqt__engine_unbuild(engine);
   lqt__gate_put(engine->gate);
   lqt_device_release(engine->device);
@@ -183,6 +184,7 @@ void lqt_engine_set_undo(lqt_engine *engine, uint32_t revisions, uint64_t bytes)
   engine->undo_bytes = bytes;
   lqt__engine_trim_undo(engine);
   lqt__gate_leave(engine->gate);
+  lqt__engine_free_retired(engine);
 }
 
 /* Changes [0, count) in order, or back from the last to the first. */

@@ -34,8 +34,9 @@ struct lqt_engine {
   /* Guarded by the gate. */
   uint64_t plan_version;    /* one more whenever plan and weights were exchanged */
   lqt__engine_staged *undo; /* what was flipped and can be flipped back, newest first */
-  uint32_t undo_revisions;  /* at most so many */
-  uint64_t undo_bytes;      /* of device memory, in all */
+  _Atomic(lqt__engine_staged *) retired;          /* to be freed by the writer, outside the gate */
+  uint32_t undo_revisions;                        /* at most so many */
+  uint64_t undo_bytes;                            /* of device memory, in all */
   lqt__engine_reach reaches[LQT__ENGINE_REACHES]; /* by revision modulo their number */
 };
 
@@ -99,8 +100,10 @@ bool lqt__engine_can_undo(const lqt_engine *engine, uint64_t revision);
  * lqt__engine_can_undo: stage the old bytes instead), LQT_DEVICE_*. */
 LQT_NODISCARD lqt_status lqt__engine_unflip(lqt_engine *engine, uint64_t undone, uint64_t revision,
                                             lqt_diag *diag);
-/* Frees what undo keeps until the engine's limits hold; called by flip. Gate held. */
+/* Drops what undo keeps until the engine's limits hold; called by flip. Gate held. */
 void lqt__engine_trim_undo(lqt_engine *engine);
+/* Frees what was dropped: it takes longer than a flip. Called when something is staged. */
+void lqt__engine_free_retired(lqt_engine *engine);
 
 /* The first pair of caches that the revisions (since, now] reach; UINT32_MAX: none; 0 when that is
  * not known any more. Gate held. */

@@ -109,6 +109,7 @@ lqt__engine_use lqt__engine_tensor_use(const lqt_engine *engine, size_t tensor) 
 }
 
 static lqt__engine_staged *staged_create(lqt_engine *engine, lqt_diag *diag) {
+  lqt__engine_free_retired(engine);
   lqt__engine_staged *staged = lqt__alloc_zero(sizeof *staged);
   if (staged == NULL) {
     (void)lqt__fail_memory(diag, where, sizeof *staged, "a staged edit");
@@ -266,6 +267,12 @@ static lqt_status exchange(lqt_engine *engine, lqt__engine_staged *staged, lqt_d
   return LQT_OK;
 }
 
+static void retire(lqt_engine *engine, lqt__engine_staged *staged) {
+  staged->undo = atomic_load(&engine->retired);
+  while (!atomic_compare_exchange_weak(&engine->retired, &staged->undo, staged)) {
+  }
+}
+
 lqt_status lqt__engine_flip(lqt_engine *engine, lqt__engine_staged *staged, uint64_t revision,
                             lqt_diag *diag) {
   lqt_status status = LQT_OK;
@@ -304,7 +311,7 @@ lqt_status lqt__engine_unflip(lqt_engine *engine, uint64_t undone, uint64_t revi
   engine->undo = staged->undo;
   note_reach(engine, revision, staged->first_cache);
   atomic_store(&engine->revision, revision);
-  lqt__engine_staged_destroy(staged);
+  retire(engine, staged);
   return LQT_OK;
 }
 
@@ -322,8 +329,17 @@ void lqt__engine_trim_undo(lqt_engine *engine) {
   *link = NULL;
   while (old != NULL) {
     lqt__engine_staged *before = old->undo;
-    lqt__engine_staged_destroy(old);
+    retire(engine, old);
     old = before;
+  }
+}
+
+void lqt__engine_free_retired(lqt_engine *engine) {
+  lqt__engine_staged *staged = atomic_exchange(&engine->retired, NULL);
+  while (staged != NULL) {
+    lqt__engine_staged *before = staged->undo;
+    lqt__engine_staged_destroy(staged);
+    staged = before;
   }
 }
 

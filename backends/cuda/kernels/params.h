@@ -118,5 +118,8 @@ typedef struct lqt__cu_swap {
   uint64_t jobs; /* device memory: lqt__cu_swap_range or lqt__cu_swap_job [count] */
   uint64_t count;
 } lqt__cu_swap;
+typedef struct lqt__cu_swap_all {
+  lqt__cu_swap warps, packed, tables;
+} lqt__cu_swap_all;
 
 #endif /* LQT_BACKENDS_CUDA_KERNELS_PARAMS_H_ */

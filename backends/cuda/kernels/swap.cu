@@ -94,28 +94,110 @@ __device__ void swap_scales(const lqt__cu_swap_job &job) {
   }
 }
 
+__device__ __forceinline__ void swap_job(const lqt__cu_swap_job &job) {
+  if (job.kind == LQT__CU_SWAP_INDICES)
+    swap_indices(job);
+  else
+    swap_scales(job);
+}
+
 extern "C" __global__ void __launch_bounds__(256)
     lqt_swap_packed(const __grid_constant__ lqt__cu_swap p) {
   const lqt__cu_swap_job *jobs = reinterpret_cast<const lqt__cu_swap_job *>(p.jobs);
-  for (uint32_t i = blockIdx.x; i < p.count; i += gridDim.x) {
-    if (jobs[i].kind == LQT__CU_SWAP_INDICES)
-      swap_indices(jobs[i]);
-    else
-      swap_scales(jobs[i]);
-  }
+  for (uint32_t i = blockIdx.x; i < p.count; i += gridDim.x) swap_job(jobs[i]);
 }
 
-/* The expanded tables of codebooks that changed, one a block of 256 threads. */
+/* The expanded table of a codebook, by 256 threads. */
+__device__ void make_table(const lqt__cu_pack &job) {
+  uint64_t entry = table_entry(reinterpret_cast<const uint16_t *>(job.from), job.entries,
+                               job.vector_dim, job.bits, job.weight_bits, threadIdx.x);
+  if (job.weight_bits == 2)
+    reinterpret_cast<uint64_t *>(job.to)[threadIdx.x] = entry;
+  else
+    reinterpret_cast<uint32_t *>(job.to)[threadIdx.x] = (uint32_t)entry;
+}
+
 extern "C" __global__ void __launch_bounds__(256)
     lqt_swap_tables(const __grid_constant__ lqt__cu_swap p) {
   const lqt__cu_swap_job *jobs = reinterpret_cast<const lqt__cu_swap_job *>(p.jobs);
-  for (uint32_t i = blockIdx.x; i < p.count; i += gridDim.x) {
-    const lqt__cu_pack &job = jobs[i].pack;
-    uint64_t entry = table_entry(reinterpret_cast<const uint16_t *>(job.from), job.entries,
-                                 job.vector_dim, job.bits, job.weight_bits, threadIdx.x);
-    if (job.weight_bits == 2)
-      reinterpret_cast<uint64_t *>(job.to)[threadIdx.x] = entry;
-    else
-      reinterpret_cast<uint32_t *>(job.to)[threadIdx.x] = (uint32_t)entry;
+  for (uint32_t i = blockIdx.x; i < p.count; i += gridDim.x) make_table(jobs[i].pack);
+}
+
+/* A small patch in one launch: one block of 256 threads does what the others do one after the
+ * other. */
+extern "C" __global__ void __launch_bounds__(256)
+    lqt_swap_small(const __grid_constant__ lqt__cu_swap_all p) {
+  const lqt__cu_swap_range *ranges = reinterpret_cast<const lqt__cu_swap_range *>(p.warps.jobs);
+  const lqt__cu_swap_job *jobs = reinterpret_cast<const lqt__cu_swap_job *>(p.packed.jobs);
+  const lqt__cu_swap_job *tables = reinterpret_cast<const lqt__cu_swap_job *>(p.tables.jobs);
+  for (uint64_t i = threadIdx.x >> 5; i < p.warps.count; i += 8)
+    swap_range(ranges[i], threadIdx.x & 31, 32);
+  for (uint64_t i = 0; i < p.packed.count; i++) swap_job(jobs[i]);
+  __syncthreads();
+  for (uint64_t i = 0; i < p.tables.count; i++) make_table(tables[i].pack);
+}
+
+/* ---- Repacking whole tiles of rows while steps go on: cheap, so that they hardly notice ---- */
+
+/* Four bits a weight: a byte of the packed form is a byte of the canonical one. A warp takes a unit
+ * of 16 rows and 64 columns; a lane finds byte `q` of every word of two rows. */
+extern "C" __global__ void __launch_bounds__(256)
+    lqt_stage_indices4(const __grid_constant__ lqt__cu_pack p) {
+  const canonical_indices c = {reinterpret_cast<const uint8_t *>(p.from),
+                               p.row_stride,
+                               p.bits,
+                               p.vector_dim,
+                               p.rows,
+                               p.cols};
+  uint4 *out = reinterpret_cast<uint4 *>(p.to);
+  const uint32_t lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3;
+  const uint32_t slices = p.blocks * 8, pick = q | (4 + q) << 4;
+  for (uint32_t tile = blockIdx.y; tile < p.tiles; tile += gridDim.y) {
+    for (uint32_t slice = blockIdx.x * 8 + (threadIdx.x >> 5); slice < slices;
+         slice += gridDim.x * 8) {
+      const uint32_t low = tile * 16 + g, high = low + 8;
+      uint32_t w[4];
+      if (slice * 64 + 64 <= p.cols) {
+        uint4 a[2] = {}, b[2] = {};
+        const uint8_t *at = c.data + slice * 32;
+        if (low < p.rows) {
+          a[0] = *reinterpret_cast<const uint4 *>(at + low * p.row_stride);
+          a[1] = *reinterpret_cast<const uint4 *>(at + low * p.row_stride + 16);
+        }
+        if (high < p.rows) {
+          b[0] = *reinterpret_cast<const uint4 *>(at + high * p.row_stride);
+          b[1] = *reinterpret_cast<const uint4 *>(at + high * p.row_stride + 16);
+        }
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          w[2 * half] = __byte_perm(__byte_perm(a[half].x, b[half].x, pick),
+                                    __byte_perm(a[half].y, b[half].y, pick), 0x5410);
+          w[2 * half + 1] = __byte_perm(__byte_perm(a[half].z, b[half].z, pick),
+                                        __byte_perm(a[half].w, b[half].w, pick), 0x5410);
+        }
+      } else { /* the end of the rows */
+        for (uint32_t i = 0; i < 4; i++) w[i] = packed_word(c, 4, tile, slice, lane, i);
+      }
+      out[((uint64_t)tile * p.blocks * 8 + slice) * 32 + lane] = make_uint4(w[0], w[1], w[2], w[3]);
+    }
+  }
+}
+
+/* Group scales: consecutive groups of a pair of rows lie side by side. `units`: groups of a
+ * block. */
+extern "C" __global__ void __launch_bounds__(256)
+    lqt_stage_scales(const __grid_constant__ lqt__cu_pack p) {
+  const uint16_t *from = reinterpret_cast<const uint16_t *>(p.from);
+  uint32_t *to = reinterpret_cast<uint32_t *>(p.to);
+  const uint32_t padded = p.blocks * p.units;
+  for (uint32_t pair = blockIdx.x; pair < p.tiles * 8; pair += gridDim.x) {
+    const uint32_t tile = pair >> 3, g = pair & 7, low = tile * 16 + g, high = low + 8;
+    for (uint32_t group = threadIdx.x; group < padded; group += blockDim.x) {
+      uint32_t v = 0;
+      if (group < p.groups && low < p.rows) v = from[low * p.row_stride + group];
+      if (group < p.groups && high < p.rows) v |= (uint32_t)from[high * p.row_stride + group] << 16;
+      const uint64_t block = (uint64_t)tile * p.blocks + group / p.units;
+      to[(block * 8 + g) * p.units + group % p.units] = v;
+    }
   }
 }
