@@ -142,6 +142,7 @@ static lqt_status build_beside(weight_item *item, lqt_diag *diag) {
   if (status == LQT_OK) {
     lqt__cpu_device *device = lqt__cpu_device_of(item->weight->base.device);
     status = lqt__cpu_weight_build(device, &desc, NULL, &item->beside, diag);
+    if (status == LQT_OK) item->beside->base = item->weight->base;
   }
   lqt__arena_free(&arena);
   return status;
@@ -242,18 +243,19 @@ static void leave_beside(weight_item *item) {
 
 static lqt_status flip_item(weight_item *item, lqt_diag *diag) {
   lqt__cpu_weight *weight = item->weight;
-  uint64_t expected = item->flipped ? item->after : item->before;
-  uint64_t next = item->flipped ? item->before : item->after;
-  if (weight->version != expected) {
-    next = lqt__cpu_new_version();
+  uint64_t *expected = item->flipped ? &item->after : &item->before;
+  uint64_t *next = item->flipped ? &item->before : &item->after;
+  if (weight->version != *expected) {
     if (item->beside != NULL) leave_beside(item);
+    *expected = weight->version; /* where the way back leads */
+    *next = lqt__cpu_new_version();
   }
   if (item->beside != NULL) {
     exchange_contents(weight, item->beside);
   } else {
     LQT__TRY(lqt__cpu_weight_exchange(weight, item->patches, item->count, item->room, diag));
   }
-  weight->version = next;
+  weight->version = *next;
   item->flipped = !item->flipped;
   return LQT_OK;
 }
