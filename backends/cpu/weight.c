@@ -125,8 +125,8 @@ uint64_t lqt__cpu_new_version(void) {
 }
 
 /* The repacked form, where a kernel takes the kind. */
-static lqt_status create_fast(lqt__cpu_device *device, const lqt_weight_desc *desc,
-                              lqt__pool *pool, lqt__cpu_weight *weight, lqt_diag *diag) {
+static lqt_status create_fast(lqt__cpu_device *device, const lqt_weight_desc *desc, lqt__pool *pool,
+                              lqt__cpu_weight *weight, lqt_diag *diag) {
   lqt_weight_desc fused = *desc;
   /* A mask would cut the other parts too: then only the generic path has them all. */
   const bool separable = desc->mask.bits == NULL;
@@ -134,8 +134,7 @@ static lqt_status create_fast(lqt__cpu_device *device, const lqt_weight_desc *de
       separable && desc->delta.kind != LQT_DELTA_NONE && desc->delta.kind != LQT_DELTA_CSR;
   if (side_delta) fused.delta = (lqt_delta_view){.kind = LQT_DELTA_NONE};
   if (!separable && desc->zero_points != NULL) return LQT_OK;
-  LQT__TRY(
-      lqt__cpu_fast_create(&fused, device->isa, device->exact, pool, &weight->fast, diag));
+  LQT__TRY(lqt__cpu_fast_create(&fused, device->isa, device->exact, pool, &weight->fast, diag));
   weight->side_delta = weight->fast != NULL && side_delta;
   weight->side_zero = weight->fast != NULL && desc->zero_points != NULL;
   return LQT_OK;
