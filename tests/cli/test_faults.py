@@ -159,6 +159,18 @@ class Writing(Faults):
     def test_quantize_to_a_target(self):
         self.sweep_quantize("quantize --target-bpw", "-q", "--calibrate", "off", "--target-bpw", 14)
 
+    def test_keygen(self):
+        """Both keys or none."""
+        def check(result, folder, label):
+            self.assertEqual(sorted(os.listdir(folder)),
+                             ["key", "key.pub"] if result.code == DONE else [], label)
+
+        def clear(folder):
+            for name in os.listdir(folder):
+                os.remove(os.path.join(folder, name))
+
+        self.sweep("keygen", lambda folder: ["keygen", os.path.join(folder, "key")], check, clear)
+
     def test_synth(self):
         self.sweep_output("synth", ["synth"], "--hidden", 32, "--layers", 1, "--heads", 2,
                           "--vocab", 64, "-q", "--threads", 2)

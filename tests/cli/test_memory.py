@@ -76,6 +76,11 @@ class Memory(Case):
         self.lqt("bench", "ops", "--rows", 64, "--cols", 64, "--tokens", 1, "--weights", 4,
                  "--rotate", 1, "--repeat", 3, "--threads", 1)
 
+    def test_keys_and_journals(self):
+        self.lqt("keygen", self.path("key"))
+        self.fails(BAD_INPUT, ["key"], "keygen", self.path("key"))
+        self.lqt("log", self.model, "--json")
+
     def test_help(self):
         self.lqt("help")
         self.lqt("help", "run")
