@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { KEY_JSON = 0x1000, KEY_HEAD, KEY_REQUIRED, KEY_JOURNAL };
+enum { KEY_JSON = 0x1000, KEY_HEAD, KEY_REQUIRED, KEY_SIGN, KEY_ACTOR, KEY_REASON, KEY_JOURNAL };
 
 static const struct argp_option options[] = {
     {"json", KEY_JSON, NULL, 0, "Print JSON (list: an array of one object a transaction)", 0},
@@ -13,10 +13,14 @@ static const struct argp_option options[] = {
     {"require-signed", KEY_REQUIRED, "KEY", OPTION_ALIAS, NULL, 0},
     {"output", 'o', "FILE", 0, "export: write here", 0},
     {"journal", KEY_JOURNAL, "FILE", 0, "The journal (default: MODEL.lqt.journal)", 0},
+    {"sign", KEY_SIGN, "KEY", 0, "rollback: sign it with this private key", 0},
+    {"actor", KEY_ACTOR, "NAME", 0, "rollback: who does it", 0},
+    {"reason", KEY_REASON, "TEXT", 0, "rollback: why", 0},
     {0},
 };
 
-static const char *const actions[] = {"list", "show", "head", "verify", "export", NULL};
+static const char *const actions[] = {"list",     "show",   "head",    "verify",
+                                      "rollback", "export", "compact", NULL};
 
 static int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -44,7 +48,7 @@ static void parse_argument(struct argp_state *state, log_args *args, char *text)
   } else if (!args->has_action) {
     args->action = (log_action)tool_parse_word(state, "the action", text, actions);
     args->has_action = true;
-  } else if (!args->has_revision && args->action == LOG_SHOW) {
+  } else if (!args->has_revision && (args->action == LOG_SHOW || args->action == LOG_ROLLBACK)) {
     args->revision = tool_parse_u64(state, "the revision", text, 0, UINT64_MAX - 1);
     args->has_revision = true;
   } else {
@@ -67,6 +71,15 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       }
       args->required[args->required_count++] = text;
       return 0;
+    case KEY_SIGN:
+      args->sign = text;
+      return 0;
+    case KEY_ACTOR:
+      args->actor = text;
+      return 0;
+    case KEY_REASON:
+      args->reason = text;
+      return 0;
     case KEY_JOURNAL:
       args->journal = text;
       return 0;
@@ -78,7 +91,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       return 0;
     case ARGP_KEY_END:
       if (args->path == NULL) argp_error(state, "give the model file");
-      if (args->action == LOG_SHOW && !args->has_revision) {
+      if ((args->action == LOG_SHOW || args->action == LOG_ROLLBACK) && !args->has_revision) {
         argp_error(state, "%s takes a revision; 'lqt log MODEL' lists them", actions[args->action]);
       }
       return 0;
@@ -90,48 +103,58 @@ static error_t parse(int key, char *text, struct argp_state *state) {
 static const struct argp argp = {
     .options = options,
     .parser = parse,
-    .args_doc = "MODEL.lqt [list | show N | head | verify | export]",
+    .args_doc = "MODEL.lqt [list | show N | head | verify | rollback N | export | compact]",
     .doc =
-        "Shows, checks and exports the journal of a model's edits.\v"
+        "Looks at the journal of a model's edits, brings back an earlier revision, or compacts.\v"
         "list      one line a transaction (the default)\n"
         "show N    all of revision N\n"
         "head      the hash of the last transaction; note it, and verify --head finds a journal "
         "that was cut off\n"
         "verify    every frame, hash and signature; exit code 0: all is right, 1: it is not\n"
+        "rollback N\n          a new revision that has the bytes of revision N (0: of the file)\n"
         "export    one line of JSON a transaction, with everything but the new weights\n"
-        "\nExamples:\n"
+        "compact   writes the edited model with its journal inside, and begins an empty one; an "
+        "earlier revision cannot be brought back then\n\n"
+        "Examples:\n"
         "  lqt log model.lqt --json\n"
-        "  lqt log model.lqt verify --head $(cat noted) --required-key team.pub"};
+        "  lqt log model.lqt verify --head $(cat noted) --required-key team.pub\n"
+        "  lqt log model.lqt rollback 3 --actor me --reason 'worse than before'\n"};
 
-static lqt_status read_keys(const log_args *args, lqt_key **required, lqt_diag *diag) {
+static lqt_status read_keys(const log_args *args, lqt_key **required, lqt_key **out_sign,
+                            lqt_diag *diag) {
   for (size_t i = 0; i < args->required_count; i++) {
     lqt_status status = lqt_key_read(args->required[i], &required[i], diag);
     if (status != LQT_OK) return status;
   }
-  return LQT_OK;
+  return args->sign != NULL ? lqt_key_read(args->sign, out_sign, diag) : LQT_OK;
 }
 
 static int run(int argc, char **argv) {
   log_args args = {0};
   tool_parse(&argp, argc, argv, &args);
   lqt_diag diag = {0};
-  lqt_key *required[LOG_MAX_KEYS] = {0};
+  lqt_key *required[LOG_MAX_KEYS] = {0}, *sign = NULL;
   lqt_model *model = NULL;
-  lqt_status status = read_keys(&args, required, &diag);
+  lqt_status status = read_keys(&args, required, &sign, &diag);
   if (status == LQT_OK) status = lqt_model_open(args.path, NULL, &model, &diag);
   lqt_journal_options journal = {.size = sizeof journal,
                                  .path = args.journal,
+                                 .sign = sign,
                                  .required = (const lqt_key *const *)required,
                                  .required_count = args.required_count};
   int code;
   if (status != LQT_OK) {
     code = tool_fail(argv[0], status, &diag);
+  } else if (args.action == LOG_ROLLBACK || args.action == LOG_COMPACT) {
+    code = log_write(argv[0], &args, model, &journal);
   } else {
     code = log_read(argv[0], &args, model, &journal);
   }
   lqt_model_release(model);
   for (size_t i = 0; i < args.required_count; i++) lqt_key_destroy(required[i]);
+  lqt_key_destroy(sign);
   return code;
 }
 
-const tool_command tool_log = {"log", "Show, check or export a model's journal", &argp, run};
+const tool_command tool_log = {"log", "Show, check, roll back or compact a model's journal", &argp,
+                               run};

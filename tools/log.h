@@ -11,7 +11,9 @@ typedef enum log_action {
   LOG_SHOW,
   LOG_HEAD,
   LOG_VERIFY,
+  LOG_ROLLBACK,
   LOG_EXPORT,
+  LOG_COMPACT,
 } log_action;
 
 enum { LOG_MAX_KEYS = 16 };
@@ -22,7 +24,7 @@ typedef struct log_args {
   bool has_action, has_revision, has_head, json;
   uint64_t revision;
   uint8_t head[32];
-  const char *output, *journal;
+  const char *output, *journal, *sign, *actor, *reason;
   const char *required[LOG_MAX_KEYS];
   size_t required_count;
 } log_args;
@@ -30,4 +32,8 @@ typedef struct log_args {
 /* list, show, head, verify, export. */
 int log_read(const char *command, const log_args *args, lqt_model *model,
              const lqt_journal_options *options);
+/* rollback, compact. */
+int log_write(const char *command, const log_args *args, lqt_model *model,
+              const lqt_journal_options *options);
+
 #endif /* LQT_TOOLS_LOG_H_ */

@@ -3,6 +3,7 @@
 #define LQT_RUNTIME_EDIT_JOURNAL_INTERNAL_H_
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "edit/journal.h"
 #include "edit/record.h"
@@ -28,13 +29,16 @@ struct lqt__journal {
   uint8_t last_crc[4];
   bool wrote; /* the transaction has put bytes into the file */
 
-  /* Syncing; `lock` guards what follows. */
+  /* Syncing. `lock` guards what is written; `durable` and `failed` may be read without it. */
   pthread_mutex_t lock;
   pthread_cond_t changed;
   bool has_lock, has_thread, hold, stop;
+  bool idle;        /* the thread waits for something to do */
+  unsigned waiters; /* callers of lqt__journal_wait */
   pthread_t thread;
-  uint64_t written, durable; /* ends of what is committed, and of what is on the disk */
-  lqt_status failed;         /* not LQT_OK: the journal takes no more */
+  uint64_t written;         /* end of what is committed */
+  _Atomic uint64_t durable; /* end of what is on the disk */
+  _Atomic int failed;       /* an lqt_status; not LQT_OK: the journal takes no more */
   lqt_diag failure;
 };
 

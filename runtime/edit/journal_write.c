@@ -10,7 +10,9 @@ typedef unsigned long long ull;
 
 /* Room is taken ahead in zeros, so that most commits change nothing but the bytes of the file: a
  * sync then has no size and no blocks to write down. */
-enum { AHEAD_LEAST = 64 << 10, AHEAD_MOST = 1 << 20, AHEAD_FRAME = 64 << 10 };
+enum { AHEAD_LEAST = 64 << 10, AHEAD_MOST = 1 << 20, AHEAD_FRAME = 1 << 20 };
+/* How long a group may gather. */
+enum { GROUP_NS = 2000000 };
 
 static lqt_status make_header(const lqt__file *base, uint64_t base_revision,
                               const uint8_t prior[32], lqt__journal_header *out,
@@ -88,13 +90,6 @@ static lqt_status write_frame(lqt__journal *journal, size_t bytes, bool last, lq
   return LQT_OK;
 }
 
-static uint64_t durable_bytes(lqt__journal *journal) {
-  pthread_mutex_lock(&journal->lock);
-  uint64_t durable = journal->durable;
-  pthread_mutex_unlock(&journal->lock);
-  return durable;
-}
-
 static lqt_status flush_frame(lqt__journal *journal, bool last, lqt_diag *diag) {
   lqt__journal_position *at = &journal->at;
   const lqt_key *key = last ? journal->sign : NULL;
@@ -104,7 +99,7 @@ static lqt_status flush_frame(lqt__journal *journal, bool last, lqt_diag *diag) 
                       .revision = at->revision,
                       .payload_bytes = journal->payload,
                       .part = at->part,
-                      .durable = durable_bytes(journal),
+                      .durable = journal->durable,
                       .offset = at->offset};
   memcpy(frame.previous, at->hash, 32);
   size_t bytes = lqt__frame_bytes(frame.payload_bytes, key != NULL ? LQT__FRAME_SIGNED : 0);
@@ -148,6 +143,18 @@ static void drop_unsynced(lqt__journal *journal, uint64_t durable) {
   }
 }
 
+/* Lets a group come together, as long as nobody waits for it. Holds the lock. */
+static void gather(lqt__journal *journal) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_nsec += GROUP_NS;
+  if (until.tv_nsec >= 1000000000) {
+    until.tv_nsec -= 1000000000;
+    until.tv_sec++;
+  }
+  pthread_cond_timedwait(&journal->changed, &journal->lock, &until);
+}
+
 static void *sync_loop(void *argument) {
   lqt__journal *journal = argument;
   pthread_mutex_lock(&journal->lock);
@@ -155,9 +162,12 @@ static void *sync_loop(void *argument) {
     bool work = journal->written > journal->durable && journal->failed == LQT_OK;
     if (!work && journal->stop) break;
     if (!work) {
+      journal->idle = true;
       pthread_cond_wait(&journal->changed, &journal->lock);
+      journal->idle = false;
       continue;
     }
+    if (journal->waiters == 0 && !journal->stop) gather(journal);
     uint64_t target = journal->written;
     pthread_mutex_unlock(&journal->lock);
     lqt_diag diag = {0};
@@ -190,7 +200,7 @@ void lqt__journal_stop_thread(lqt__journal *journal) {
 }
 
 static lqt_status refuse(lqt__journal *journal, lqt_diag *diag) {
-  return lqt__fail(diag, journal->failed, journal->where,
+  return lqt__fail(diag, (lqt_status)journal->failed, journal->where,
                    "the journal could not be written and synced (%.200s); open it again",
                    journal->failure.what);
 }
@@ -202,9 +212,12 @@ lqt_status lqt__journal_wait(lqt__journal *journal, lqt_diag *diag) {
     journal->durable = journal->written;
   }
   pthread_mutex_lock(&journal->lock);
+  journal->waiters++;
+  if (journal->durable < journal->written) pthread_cond_broadcast(&journal->changed);
   while (journal->durable < journal->written && journal->failed == LQT_OK) {
     pthread_cond_wait(&journal->changed, &journal->lock);
   }
+  journal->waiters--;
   lqt_status status = journal->durable < journal->written ? refuse(journal, diag) : LQT_OK;
   pthread_mutex_unlock(&journal->lock);
   return status;
@@ -227,11 +240,11 @@ static void withdraw(lqt__journal *journal, bool sync_failed) {
   journal->payload = 0;
   if (!journal->wrote) return;
   lqt_diag diag = {0};
-  bool unsynced = durable_bytes(journal) < end;
+  bool unsynced = journal->durable < end;
   lqt_status status = LQT_IO;
   if (sync_failed && unsynced) {
     (void)lqt__fail(&diag, status, journal->where, "cannot sync");
-    drop_unsynced(journal, durable_bytes(journal));
+    drop_unsynced(journal, journal->durable);
   } else {
     status = lqt__append_truncate(journal->file, end, &diag);
     if (status == LQT_OK) journal->allocated = end;
@@ -241,28 +254,28 @@ static void withdraw(lqt__journal *journal, bool sync_failed) {
   if (status != LQT_OK) give_up(journal, status, &diag);
 }
 
-/* The transaction is written: makes it durable as asked, and visible to waiters. */
+/* The transaction is written: makes it durable as asked. Once there is a thread, it alone syncs:
+ * the kernel tells of a failed write once, and whoever hears of it must be the one who acts. */
 static lqt_status settle(lqt__journal *journal, lqt__durability durability, lqt_diag *diag) {
   if (durability == LQT__DURABILITY_GROUP && !journal->has_thread && !journal->hold) {
     journal->has_thread = pthread_create(&journal->thread, NULL, sync_loop, journal) == 0;
   }
-  bool now = durability == LQT__DURABILITY_SYNCED || (!journal->has_thread && !journal->hold);
-  if (now) {
+  bool synced = durability == LQT__DURABILITY_SYNCED || (!journal->has_thread && !journal->hold);
+  if (synced && !journal->has_thread) {
     lqt_status status = lqt__append_sync(journal->file, diag);
     if (status != LQT_OK) {
       withdraw(journal, true);
       return status;
     }
+    journal->durable = journal->at.offset;
   }
   pthread_mutex_lock(&journal->lock);
   lqt_status status = journal->failed != LQT_OK ? refuse(journal, diag) : LQT_OK;
-  if (status == LQT_OK) {
-    journal->written = journal->at.offset;
-    if (now) journal->durable = journal->written;
-  }
-  pthread_cond_broadcast(&journal->changed);
+  if (status == LQT_OK) journal->written = journal->at.offset;
+  if (journal->idle) pthread_cond_broadcast(&journal->changed);
   pthread_mutex_unlock(&journal->lock);
-  return status;
+  return status == LQT_OK && synced && journal->has_thread ? lqt__journal_wait(journal, diag)
+                                                           : status;
 }
 
 /* ---- Transactions ---- */
@@ -273,10 +286,12 @@ static lqt_status check_append(lqt__journal *journal, const lqt__journal_entry *
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, journal->where,
                      "the journal was opened for reading");
   }
-  pthread_mutex_lock(&journal->lock);
-  lqt_status status = journal->failed != LQT_OK ? refuse(journal, diag) : LQT_OK;
-  pthread_mutex_unlock(&journal->lock);
-  if (status != LQT_OK) return status;
+  if (journal->failed != LQT_OK) {
+    pthread_mutex_lock(&journal->lock);
+    lqt_status status = refuse(journal, diag);
+    pthread_mutex_unlock(&journal->lock);
+    return status;
+  }
   uint64_t revision = journal->scan.end.revision;
   if (entry->revision == revision + 1) return LQT_OK;
   return lqt__fail(diag, LQT_STALE_REVISION, journal->where,
@@ -373,11 +388,7 @@ lqt_status lqt__journal_restart(lqt__journal *journal, const lqt__file *base, lq
 }
 
 bool lqt__journal_must_reopen(lqt__journal *journal) {
-  if (!journal->write) return false;
-  pthread_mutex_lock(&journal->lock);
-  bool failed = journal->failed != LQT_OK;
-  pthread_mutex_unlock(&journal->lock);
-  return failed;
+  return journal->write && journal->failed != LQT_OK;
 }
 
 void lqt__journal_move_base(lqt__journal *journal, const lqt__file *base) { journal->base = base; }
