@@ -17,12 +17,12 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   endif()
   set(fast_avx512 ${fast_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
   # The int8 tile's sums are begun by the first unit of a part, which GCC cannot see.
-  foreach(pair "fast_f32_avx2.c|" "fast_f32_avx512.c|" "fast_f32_avx512vbmi.c|-mavx512vbmi"
+  foreach(pair "fast_f32_avx2.c|" "fast_int16_avx2.c|" "fast_f32_avx512.c|" "fast_f32_avx512vbmi.c|-mavx512vbmi"
                "fast_bf16_avx512.c|-mavx512vbmi|-mavx512bf16"
                "fast_int8_avx512.c|-mavx512vnni|-Wno-maybe-uninitialized")
     string(REPLACE "|" ";" pair "${pair}")
     list(GET pair 0 source)
-    if(source STREQUAL "fast_f32_avx2.c")
+    if(source MATCHES "_avx2[.]c$")
       set(flags ${fast_avx2})
     else()
       list(SUBLIST pair 1 -1 extra)

@@ -67,8 +67,12 @@ typedef struct lqt__fast_tables {
   float s8_offset;
   float s8_error;   /* relative l2 error of that form */
   unsigned s8_part; /* columns of an activation scale that goes with it; 0: int8 is too coarse */
-  float factor;     /* that values were multiplied by before they were split */
-  float outer;      /* the residual scale, which split values do not have; else 1 */
+  /* Codebooks to 4 bits: value = s16_scale * s16, low bytes and high ones, repeated to 16. */
+  _Alignas(16) uint8_t s16[LQT__FAST_MAX_COMPS][2][16];
+  float s16_scale;
+  float s16_error; /* relative l2 error of that form */
+  float factor;    /* that values were multiplied by before they were split */
+  float outer;     /* the residual scale, which split values do not have; else 1 */
 } lqt__fast_tables;
 
 typedef struct lqt__fast_plane {
@@ -128,6 +132,24 @@ void lqt__fast_block_f32_avx512vbmi(const lqt__cpu_fast *w, const lqt__fast_plan
                                     float *tile);
 void lqt__fast_block_f32_avx2(const lqt__cpu_fast *w, const lqt__fast_plane *plane, uint64_t block,
                               const void *x, uint64_t x_stride, unsigned cols, float *tile);
+
+/* Activations as 12-bit integers, pairs in the order of a kind's spans, for LQT__FAST_KC columns
+ * and 4 tokens at a time: pairs [ceil(kpad / KC)][groups][KC / 2][4], and scales [..][groups][4].
+ */
+enum { LQT__FAST_INT16_MOST = 2047, LQT__FAST_INT16_TOKENS = 4 };
+typedef struct lqt__fast_x16 {
+  uint32_t *pairs;
+  float *scales;
+  uint64_t groups; /* of tokens */
+} lqt__fast_x16;
+/* One token's. */
+void lqt__fast_x_int16_avx2(const float *x, uint64_t cols, uint64_t kpad, unsigned span,
+                            unsigned token, const lqt__fast_x16 *out);
+/* Adds the products of one row block with all tokens to out[tokens][16], without the scales of the
+ * tensor and the table. */
+void lqt__fast_block_int16_avx2(const lqt__cpu_fast *w, const lqt__fast_plane *plane,
+                                uint64_t block, const lqt__fast_x16 *x, unsigned tokens,
+                                float *out);
 
 /* Activations as bfloat16 pairs in the order of `span`. out: [kpad / 2]. */
 void lqt__fast_x_bf16_avx512(const float *x, uint64_t cols, uint64_t kpad, unsigned span,

@@ -38,6 +38,7 @@ lqt__cpu_isa lqt__cpu_best_isa(void) {
 
 typedef enum path {
   PATH_F32_AVX2,
+  PATH_INT16_AVX2,
   PATH_F32_AVX512,
   PATH_BF16_AVX512,
   PATH_INT8_AVX512,
@@ -46,8 +47,9 @@ typedef enum path {
 
 #define NAMES(kind)                                                                      \
   {                                                                                      \
-    "lqt_matmul_" kind "_f32_16x4__avx2", "lqt_matmul_" kind "_f32_16x8__avx512",        \
-        "lqt_matmul_" kind "_bf16_16x8__avx512", "lqt_matmul_" kind "_int8_32x8__avx512" \
+    "lqt_matmul_" kind "_f32_16x4__avx2", "lqt_matmul_" kind "_int16_16x4__avx2",        \
+        "lqt_matmul_" kind "_f32_16x8__avx512", "lqt_matmul_" kind "_bf16_16x8__avx512", \
+        "lqt_matmul_" kind "_int8_32x8__avx512"                                          \
   }
 static const char *const names[LQT__FAST_KINDS][PATHS] = {
     [LQT__FAST_S2] = NAMES("cb2"),     [LQT__FAST_S3] = NAMES("cb3"),
@@ -67,6 +69,7 @@ static const struct {
     [PATH_F32_AVX2] = {lqt__fast_block_f32_avx2, {1, 4}},
     [PATH_F32_AVX512] = {lqt__fast_block_f32_avx512, {1, 4, 8}},
     [PATH_BF16_AVX512] = {lqt__fast_block_bf16_avx512, {1, 2, 4, 8}},
+    [PATH_INT16_AVX2] = {NULL, {4}},
     [PATH_INT8_AVX512] = {NULL, {8}},
 };
 
@@ -78,11 +81,25 @@ enum {
   ROUNDED_SIZE = 4096, /* elements of a weight below which there is no time to save by rounding */
 };
 
+/* Every plane has a 16-bit form that rounds next to nothing. */
+static bool has_int16(const lqt__cpu_fast *w) {
+  for (unsigned p = 0; p < w->planes; p++) {
+    const lqt__fast_plane *plane = &w->plane[p];
+    if (plane->tables == NULL || lqt__fast_formats[plane->kind].bits > 4 || plane->mask != NULL ||
+        plane->tables->s16_error > 0.001f) {
+      return false;
+    }
+  }
+  return !w->exact && w->rows * w->cols >= ROUNDED_SIZE;
+}
+
 static path pick(const lqt__cpu_fast *w, uint64_t tokens) {
   const lqt__fast_kind kind = w->plane[0].kind;
   bool wide = lqt__fast_formats[kind].bits == 8; /* lookups by byte permutes */
   for (unsigned p = 1; p < w->planes; p++) wide |= lqt__fast_formats[w->plane[p].kind].bits == 8;
-  if (w->isa < LQT__CPU_AVX512F || (wide && w->isa < LQT__CPU_AVX512_VBMI)) return PATH_F32_AVX2;
+  if (w->isa < LQT__CPU_AVX512F || (wide && w->isa < LQT__CPU_AVX512_VBMI)) {
+    return has_int16(w) ? PATH_INT16_AVX2 : PATH_F32_AVX2;
+  }
   if (w->exact || kind >= LQT__FAST_F32 || w->rows * w->cols < ROUNDED_SIZE) {
     return PATH_F32_AVX512;
   }
@@ -217,10 +234,11 @@ static uint64_t quads_bytes(uint64_t kpad, uint64_t tiles) {
 }
 
 static uint64_t prepared_bytes(uint64_t kpad, uint64_t tiles) {
-  /* Float32 (bfloat16 is half of it), or quads, sums and scales. */
+  /* Float32 (bfloat16 is half of it); or quads, sums and scales; or 16-bit pairs, as large as
+   * quads, and scales. */
   const uint64_t f32 = tiles * LQT__FAST_INT8_COLS * kpad * sizeof(float);
-  const uint64_t int8 = quads_bytes(kpad, tiles) + tiles * (4 * kpad + kpad / 2 + 64);
-  return f32 > int8 ? f32 : int8;
+  const uint64_t integers = quads_bytes(kpad, tiles) + tiles * (4 * kpad + kpad / 2 + 64);
+  return f32 > integers ? f32 : integers;
 }
 
 static uint64_t starts_bytes(uint64_t kpad, uint64_t tiles) {
@@ -228,6 +246,23 @@ static uint64_t starts_bytes(uint64_t kpad, uint64_t tiles) {
 }
 
 static uint64_t transposed_bytes(uint64_t cols) { return cols * LQT__FAST_CHUNK * sizeof(float); }
+
+/* Where the 16-bit form lies: pairs of all tokens, then their scales. */
+static lqt__fast_x16 int16_form(const chunk *c) {
+  const uint64_t parts = lqt__ceil_div(c->kpad, LQT__FAST_KC);
+  const uint64_t groups = c->tiles * LQT__FAST_INT8_COLS / LQT__FAST_INT16_TOKENS;
+  const uint64_t words = parts * groups * (LQT__FAST_KC / 2) * LQT__FAST_INT16_TOKENS;
+  uint32_t *pairs = (uint32_t *)c->prepared;
+  return (lqt__fast_x16){.pairs = pairs, .scales = (float *)(pairs + words), .groups = groups};
+}
+
+static void prepare_int16(const chunk *c, unsigned first, unsigned left) {
+  const lqt__fast_x16 x = int16_form(c);
+  for (unsigned t = 0; t < left && t < LQT__FAST_INT8_COLS; t++) {
+    lqt__fast_x_int16_avx2(c->x + (first + t) * c->x_stride, c->cols, c->kpad,
+                           lqt__fast_formats[c->kind].span, first + t, &x);
+  }
+}
 
 static void prepare_tile(void *context, size_t tile, unsigned worker) {
   (void)worker;
@@ -237,6 +272,10 @@ static void prepare_tile(void *context, size_t tile, unsigned worker) {
   const float *x = c->x + first * c->x_stride;
   if (c->form == PATH_INT8_AVX512) {
     lqt__fast_x_int8_avx512(x, c->x_stride, left, c->cols, c->kpad, c->kind, c->part, &c->x8[tile]);
+    return;
+  }
+  if (c->form == PATH_INT16_AVX2) {
+    prepare_int16(c, first, left);
     return;
   }
   /* Absent tokens that a wider kernel will read are zeros. */
@@ -300,7 +339,11 @@ static void run_block(const rows_job *job, uint64_t block) {
   if (block * LQT__FAST_ROWS >= w->rows) return;
   memset(tile, 0, c->tiles * LQT__FAST_INT8_COLS * LQT__FAST_ROWS * sizeof *tile);
   const size_t size = job->form == PATH_BF16_AVX512 ? 2 : 4;
-  for (unsigned t = 0; t < c->tokens;) {
+  if (job->form == PATH_INT16_AVX2) {
+    const lqt__fast_x16 x = int16_form(c);
+    lqt__fast_block_int16_avx2(w, job->plane, block, &x, c->tokens, tile);
+  }
+  for (unsigned t = job->form == PATH_INT16_AVX2 ? c->tokens : 0; t < c->tokens;) {
     unsigned width = next_width(job->form, c->tokens - t);
     paths[job->form].block(w, job->plane, block, c->prepared + t * c->kpad * size, c->kpad, width,
                            tile + t * LQT__FAST_ROWS);
@@ -353,6 +396,9 @@ static void run_plane(chunk *c, const lqt__cpu_product *product, uint64_t first_
   const bool int8 = job.form == PATH_INT8_AVX512;
   if (job.form == PATH_BF16_AVX512 || (job.form == PATH_F32_AVX512 && job.plane->tables != NULL)) {
     job.finish.factor *= job.plane->tables->outer / job.plane->tables->factor;
+  }
+  if (job.form == PATH_INT16_AVX2) {
+    job.finish.factor *= job.plane->tables->outer * job.plane->tables->s16_scale;
   }
   prepare(c, job.form, w->plane[p].kind, int8 ? w->plane[p].tables->s8_part : 0);
   job.units = w->blocks;

@@ -83,6 +83,30 @@ static void build_s8(const lqt__cpu_fast *w, const lqt__fast_plane *plane, const
   t->s8_part = part_for(t->s8_error);
 }
 
+/* 12-bit integers: the largest entry is LQT__FAST_INT16_MOST. */
+static void build_s16(const lqt__fast_plane *plane, const float *values, lqt__fast_tables *t) {
+  const lqt__fast_format *format = &lqt__fast_formats[plane->kind];
+  float most = 0;
+  for (unsigned i = 0; i < plane->entries * format->comps; i++)
+    most = fmaxf(most, fabsf(values[i]));
+  t->s16_scale = most > 0 && isfinite(most) ? most / LQT__FAST_INT16_MOST : 1.0f;
+  double error = 0, size = 0;
+  for (unsigned i = 0; i < plane->entries; i++) {
+    for (unsigned c = 0; c < format->comps; c++) {
+      const float value = values[i * format->comps + c], steps = rintf(value / t->s16_scale);
+      const int16_t word = (int16_t)(fabsf(steps) <= LQT__FAST_INT16_MOST ? steps : 0);
+      const double e = value - t->s16_scale * word;
+      error += e * e;
+      size += (double)value * value;
+      for (unsigned at = i; at < 16; at += 1u << format->bits) {
+        t->s16[c][0][at] = (uint8_t)((uint16_t)word & 0xff);
+        t->s16[c][1][at] = (uint8_t)((uint16_t)word >> 8);
+      }
+    }
+  }
+  t->s16_error = size > 0 ? (float)sqrt(error / size) : 0.0f;
+}
+
 static void put_words(const lqt__fast_format *format, uint8_t *table, unsigned i, uint16_t word) {
   if (format->bits == 8) {
     table[i] = (uint8_t)word;
@@ -152,5 +176,6 @@ void lqt__fast_build_tables(lqt__cpu_fast *w, lqt__fast_plane *plane, float fact
       }
     }
   }
+  if (format->bits <= 4) build_s16(plane, values, t);
   if (format->comps == 1 && format->bits <= 4 && w->planes == 1) build_s8(w, plane, values, t);
 }
