@@ -30,7 +30,8 @@ typedef struct tool_command {
 } tool_command;
 
 extern const tool_command tool_inspect, tool_validate, tool_quantize, tool_synth, tool_run,
-    tool_eval, tool_edit_codebook, tool_bench_ops, tool_bench_session, tool_bench_mutate,
+    tool_eval, tool_edit_codebook, tool_edit_delta, tool_edit_mask, tool_edit_scale,
+    tool_edit_tensor, tool_edit_module, tool_edit_hyper, tool_bench_ops, tool_bench_session, tool_bench_mutate,
     tool_selftest, tool_devices, tool_log, tool_keygen;
 
 /* Parses a command line into `input`; wrong use ends the program with TOOL_WRONG_USE. */
@@ -106,6 +107,10 @@ typedef struct tool_utf8 {
 void tool_utf8_write(tool_utf8 *utf8, const char *bytes, size_t size, FILE *stream);
 void tool_utf8_finish(tool_utf8 *utf8, FILE *stream);
 
+/* Opens MODEL with the edits of its journal. On stderr it says how many there are. */
+lqt_status tool_model_open(const char *path, lqt_model **out_model, lqt_diag *diag);
+/* The same of a model that is open: *model becomes the edited one, *out_edited says whether. */
+lqt_status tool_model_replay(const char *path, lqt_model **model, bool *out_edited, lqt_diag *diag);
 /* Opens MODEL, a device and an engine on it in one go; nothing is left open on failure. */
 typedef struct tool_engine {
   lqt_model *model;

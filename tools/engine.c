@@ -52,10 +52,44 @@ lqt_status tool_device_open(const tool_device_args *args, lqt_device **out_devic
   return lqt_device_open(args->selector, &args->options, out_device, diag);
 }
 
+lqt_status tool_model_replay(const char *path, lqt_model **model, bool *out_edited,
+                             lqt_diag *diag) {
+  lqt_editor *editor;
+  lqt_journal_report report;
+  lqt_model *edited = NULL;
+  *out_edited = false;
+  lqt_status status = lqt_editor_create(*model, &editor, diag);
+  if (status != LQT_OK) return status;
+  status = lqt_editor_open_journal(editor, LQT_JOURNAL_READ, NULL, &report, diag);
+  if (status == LQT_OK && report.transactions != 0) {
+    status = lqt_editor_snapshot(editor, &edited, diag);
+  }
+  lqt_editor_destroy(editor);
+  if (status != LQT_OK || edited == NULL) return status;
+  fprintf(stderr, "%s: with %llu edit%s of its journal\n", path,
+          (unsigned long long)report.transactions, report.transactions == 1 ? "" : "s");
+  lqt_model_release(*model);
+  *model = edited;
+  *out_edited = true;
+  return LQT_OK;
+}
+
+lqt_status tool_model_open(const char *path, lqt_model **out_model, lqt_diag *diag) {
+  bool edited;
+  lqt_status status = lqt_model_open(path, NULL, out_model, diag);
+  if (status != LQT_OK) return status;
+  status = tool_model_replay(path, out_model, &edited, diag);
+  if (status != LQT_OK) {
+    lqt_model_release(*out_model);
+    *out_model = NULL;
+  }
+  return status;
+}
+
 lqt_status tool_engine_open(const char *path, const tool_device_args *args, tool_engine *out,
                             lqt_diag *diag) {
   *out = (tool_engine){0};
-  lqt_status status = lqt_model_open(path, NULL, &out->model, diag);
+  lqt_status status = tool_model_open(path, &out->model, diag);
   if (status == LQT_OK) status = tool_device_open(args, &out->device, diag);
   if (status == LQT_OK) status = lqt_engine_create(out->model, out->device, &out->engine, diag);
   if (status != LQT_OK) tool_engine_close(out);

@@ -235,7 +235,7 @@ static int run(int argc, char **argv) {
   tool_parse(&argp, argc, argv, &args);
   lqt_diag diag = {0};
   lqt_model *model;
-  lqt_status status = lqt_model_open(args.path, NULL, &model, &diag);
+  lqt_status status = tool_model_open(args.path, &model, &diag);
   if (status != LQT_OK) return tool_fail(argv[0], status, &diag);
   int code = TOOL_DONE;
   if (args.json) {

@@ -7,7 +7,7 @@
 
 static const tool_command *const commands[] = {
     &tool_quantize,      &tool_inspect,   &tool_validate,      &tool_run,          &tool_eval,
-    &tool_edit_codebook, &tool_bench_ops, &tool_bench_session, &tool_bench_mutate, &tool_selftest,
+    &tool_edit_codebook, &tool_edit_delta, &tool_edit_mask, &tool_edit_scale, &tool_edit_tensor, &tool_edit_module, &tool_edit_hyper, &tool_bench_ops, &tool_bench_session, &tool_bench_mutate, &tool_selftest,
     &tool_devices,       &tool_synth,     &tool_log,           &tool_keygen,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
@@ -51,7 +51,7 @@ static const tool_command *find_command(int count, char **words, int *out_words)
 
 static int unknown_command(int count, char **words) {
   size_t length = strlen(words[0]);
-  char names[256] = "";
+  char names[512] = "";
   for (size_t i = 0; i < COMMAND_COUNT; i++) {
     const char *name = commands[i]->name;
     if (strncmp(name, words[0], length) != 0 || name[length] != ' ') continue;

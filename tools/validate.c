@@ -94,7 +94,20 @@ static void report(void *user, const lqt_diag *finding) {
 static bool is_verdict(lqt_status status) {
   return (status >= LQT_BAD_MAGIC && status <= LQT_LIMIT) || status == LQT_UNSUPPORTED ||
          status == LQT_OUT_OF_RANGE || status == LQT_OVERFLOW || status == LQT_NOT_FINITE ||
+         (status >= LQT_BAD_JOURNAL && status <= LQT_WRONG_BASE) ||
          status == LQT_DIMENSION_MISMATCH || status == LQT_VALIDATION_FAILED;
+}
+
+/* The same of the model with the edits of its journal, when there are any; their bytes are covered
+ * by the journal's hashes. */
+static lqt_status validate_edited(const validate_args *args, lqt_model **model, findings *found,
+                                  lqt_diag *diag) {
+  bool edited;
+  lqt_status status = tool_model_replay(args->path, model, &edited, diag);
+  if (status != LQT_OK || !edited) return status;
+  lqt_validate_options options = args->options;
+  options.no_integrity = true;
+  return lqt_model_validate(*model, &options, report, found, diag);
 }
 
 static int run(int argc, char **argv) {
@@ -112,6 +125,7 @@ static int run(int argc, char **argv) {
   if (status == LQT_OK) {
     status = lqt_model_validate(model, &args.options, report, &found, &diag);
   }
+  if (status == LQT_OK) status = validate_edited(&args, &model, &found, &diag);
   tool_progress_end(&progress);
   lqt_model_release(model);
   if (status != LQT_OK && !is_verdict(status)) {

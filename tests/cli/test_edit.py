@@ -17,13 +17,55 @@ class Edit(Case):
         there = self.lqt(*arguments, "--value", 0.625, "--json").json()
         self.assertEqual(there["new"], [0.625])
         self.assertTrue(there["written"])
-        self.assertNotEqual(read(self.model), self.data)
-        self.lqt("validate", self.model, "-q")
+        self.assertEqual(there["revision"], 1)
+        self.assertEqual(read(self.model), self.data, "the file stays; the journal has the edit")
+        result = self.lqt("validate", self.model, "-q")
+        self.assertIn("1 edit of its journal", result.err.decode())
+        edited, base = self.path("edited.lqt"), self.path("base.lqt")
+        self.lqt(*arguments, "--value", 0.5, "-o", edited)
+        self.lqt("edit", "scale", self.model, "--tensor", "model.norm.weight", "--value", 1, "-o",
+                 base)
+        self.assertNotEqual(without_time(read(base)), without_time(self.data), "with the edit")
         back = self.lqt(*arguments, "--value", there["old"][0], "--json").json()
         self.assertEqual(back["old"], [0.625])
         self.assertEqual(back["new"], there["old"])
-        self.assertEqual(without_time(read(self.model)), without_time(self.data),
+        self.assertEqual(back["revision"], 2)
+        self.lqt("edit", "scale", self.model, "--tensor", "model.norm.weight", "--value", 1, "-o",
+                 base)
+        self.assertEqual(without_time(read(base)), without_time(self.data),
                          "the same bytes as before")
+
+    def test_save_puts_the_edits_into_the_file(self):
+        self.lqt("edit", "codebook", self.model, "--id", 0, "--vector", 3, "--value", 0.625,
+                 "--save")
+        self.assertNotEqual(read(self.model), self.data)
+        self.lqt("validate", self.model, "-q")
+        report = self.lqt("edit", "codebook", self.model, "--id", 0, "--vector", 3, "--value", 0.5,
+                          "--json").json()
+        self.assertEqual(report["old"], [0.625])
+        self.assertEqual(report["revision"], 2)
+
+    def test_every_command(self):
+        tensor = "model.layers.0.mlp.gate_proj.weight"
+        for words in (["delta", "--tensor", tensor, "--at", "1:2,3:4", "--value", "0.5,-0.25"],
+                      ["mask", "--tensor", tensor, "--at", "0:0,0:1", "--keep", 0],
+                      ["scale", "--tensor", tensor, "--group", 1, "--value", 0.125],
+                      ["scale", "--tensor", tensor, "--value", 1.5],
+                      ["tensor", "--tensor", tensor, "--multiply", 0.5],
+                      ["tensor", "--tensor", tensor, "--clamp=-0.01,0.01"],
+                      ["tensor", "--tensor", tensor, "--clone", "twin"],
+                      ["hyper", "--key", "norm_eps", "--value", 0.001]):
+            self.lqt("edit", words[0], self.model, *words[1:], "--actor", "test", "--reason",
+                     " ".join(map(str, words)))
+            self.lqt("validate", self.model, "-q")
+        self.assertEqual(read(self.model), self.data)
+        log = self.lqt("log", self.model, "--json").json()
+        self.assertEqual(len(log), 8)
+        self.assertEqual(log[0]["actor"], "test")
+        out = self.path("out.lqt")
+        self.lqt("edit", "delta", self.model, "--tensor", tensor, "--remove", "-o", out)
+        self.lqt("validate", out, "-q")
+        self.fails(BAD_INPUT, ["NOT_FOUND"], "edit", "delta", out, "--tensor", tensor, "--remove")
 
     def test_every_vector_of_a_codebook(self):
         old = []
