@@ -31,8 +31,8 @@ typedef struct tool_command {
 
 extern const tool_command tool_inspect, tool_validate, tool_quantize, tool_synth, tool_run,
     tool_eval, tool_edit_codebook, tool_edit_delta, tool_edit_mask, tool_edit_scale,
-    tool_edit_tensor, tool_edit_module, tool_edit_hyper, tool_bench_ops, tool_bench_session, tool_bench_mutate,
-    tool_selftest, tool_devices, tool_log, tool_keygen;
+    tool_edit_tensor, tool_edit_module, tool_edit_hyper, tool_bench_ops, tool_bench_session,
+    tool_bench_mutate, tool_selftest, tool_devices, tool_log, tool_keygen;
 
 /* Parses a command line into `input`; wrong use ends the program with TOOL_WRONG_USE. */
 void tool_parse(const struct argp *argp, int argc, char **argv, void *input);

@@ -172,8 +172,8 @@ static lqt_status look(const lqt_editor *editor, const edit_args *args, float *o
   const lqt_mutation *m = &args->mutation;
   *dim = 0;
   if (m->operation != LQT_EDIT_CODEBOOK_ENTRIES) return LQT_OK;
-  lqt_status status = lqt_editor_codebook_entry(editor, m->id, (uint32_t)m->first, out,
-                                                m->value_count, diag);
+  lqt_status status =
+      lqt_editor_codebook_entry(editor, m->id, (uint32_t)m->first, out, m->value_count, diag);
   if (status == LQT_OK) *dim = m->value_count;
   return status;
 }
@@ -189,10 +189,8 @@ static lqt_status try_it(lqt_editor *editor, const edit_args *args, outcome *out
   return status;
 }
 
-static lqt_status make_it(lqt_editor *editor, const edit_args *args, outcome *out,
-                          lqt_diag *diag) {
-  lqt_status status =
-      lqt_edit(editor, &args->mutation, &args->options, &out->revision, diag);
+static lqt_status make_it(lqt_editor *editor, const edit_args *args, outcome *out, lqt_diag *diag) {
+  lqt_status status = lqt_edit(editor, &args->mutation, &args->options, &out->revision, diag);
   if (status == LQT_OK) status = look(editor, args, out->new_values, &out->dim, diag);
   if (status == LQT_OK && args->output != NULL) {
     status = lqt_editor_save(editor, args->output, diag);
@@ -245,9 +243,8 @@ static int print_json(const char *command, const edit_args *args, const char *wr
   const lqt_mutation *m = &args->mutation;
   json_t *root = json_pack(
       "{s:o, s:b, s:s, s:o, s:o, s:I}", "path", tool_json_text(written, strlen(written)), "written",
-      !args->dry, "operation", lqt_operation_name(m->operation), "target",
-      text_or_null(m->target), "other", text_or_null(m->other), "revision",
-      (json_int_t)out->revision);
+      !args->dry, "operation", lqt_operation_name(m->operation), "target", text_or_null(m->target),
+      "other", text_or_null(m->other), "revision", (json_int_t)out->revision);
   if (root != NULL && out->dim != 0) {
     json_object_set_new(root, "codebook", json_integer(m->id));
     json_object_set_new(root, "vector", json_integer((json_int_t)m->first));

@@ -95,14 +95,14 @@ static const struct argp tensor_argp = {
     .parser = parse_tensor,
     .children = edit_children,
     .args_doc = "MODEL.lqt",
-    .doc = "Changes a tensor as a whole, or bytes of its payload.\vExamples:\n"
-           "  lqt edit tensor model.lqt --tensor W --clamp=-0.5,0.5\n"
-           "  lqt edit tensor model.lqt --tensor W --replace w.f32 --dtype bf16"};
+    .doc =
+        "Changes a tensor as a whole, or bytes of its payload.\vExamples:\n"
+        "  lqt edit tensor model.lqt --tensor W --clamp=-0.5,0.5\n"
+        "  lqt edit tensor model.lqt --tensor W --replace w.f32 --dtype bf16"};
 
 static int run_tensor(int argc, char **argv) { return edit_run(&tensor_argp, argc, argv); }
-const tool_command tool_edit_tensor = {"edit tensor",
-                                       "Replace, multiply, clamp, clone or swap a tensor",
-                                       &tensor_argp, run_tensor};
+const tool_command tool_edit_tensor = {
+    "edit tensor", "Replace, multiply, clamp, clone or swap a tensor", &tensor_argp, run_tensor};
 
 /* ---- module ---- */
 
@@ -144,11 +144,12 @@ static const struct argp module_argp = {
     .parser = parse_module,
     .children = edit_children,
     .args_doc = "MODEL.lqt",
-    .doc = "Bypasses a module or layer, puts it back, or exchanges it for another model's.\v"
-           "A module that is exchanged has the flag hot_swappable. The journal refers to the other "
-           "file by its name and SHA-256: keep it as long as the journal.\n\nExamples:\n"
-           "  lqt edit module model.lqt --module layers.5 --bypass\n"
-           "  lqt edit module model.lqt --module layers.5.mlp --swap tuned.lqt"};
+    .doc =
+        "Bypasses a module or layer, puts it back, or exchanges it for another model's.\v"
+        "A module that is exchanged has the flag hot_swappable. The journal refers to the other "
+        "file by its name and SHA-256: keep it as long as the journal.\n\nExamples:\n"
+        "  lqt edit module model.lqt --module layers.5 --bypass\n"
+        "  lqt edit module model.lqt --module layers.5.mlp --swap tuned.lqt"};
 
 static int run_module(int argc, char **argv) { return edit_run(&module_argp, argc, argv); }
 const tool_command tool_edit_module = {"edit module", "Bypass, restore or exchange a module",
@@ -186,8 +187,9 @@ static const struct argp hyper_argp = {
     .parser = parse_hyper,
     .children = edit_children,
     .args_doc = "MODEL.lqt",
-    .doc = "Changes a number of a module, or of the model and every module that has it.\vExample:\n"
-           "  lqt edit hyper model.lqt --key norm_eps --value 1e-6"};
+    .doc =
+        "Changes a number of a module, or of the model and every module that has it.\vExample:\n"
+        "  lqt edit hyper model.lqt --key norm_eps --value 1e-6"};
 
 static int run_hyper(int argc, char **argv) { return edit_run(&hyper_argp, argc, argv); }
 const tool_command tool_edit_hyper = {"edit hyper", "Change a hyperparameter", &hyper_argp,

@@ -157,10 +157,11 @@ static const struct argp delta_argp = {
     .parser = parse_delta,
     .children = edit_children,
     .args_doc = "MODEL.lqt",
-    .doc = "Changes, makes or removes the delta of a tensor: what is added to its weights.\v"
-           "Examples:\n"
-           "  lqt edit delta model.lqt --tensor W --at 3:17,4:0 --value 0.5,-0.25\n"
-           "  lqt edit delta model.lqt --tensor W --kind low-rank --rank 8 --values ab.f32"};
+    .doc =
+        "Changes, makes or removes the delta of a tensor: what is added to its weights.\v"
+        "Examples:\n"
+        "  lqt edit delta model.lqt --tensor W --at 3:17,4:0 --value 0.5,-0.25\n"
+        "  lqt edit delta model.lqt --tensor W --kind low-rank --rank 8 --values ab.f32"};
 
 static int run_delta(int argc, char **argv) { return edit_run(&delta_argp, argc, argv); }
 const tool_command tool_edit_delta = {"edit delta", "Change, make or remove a tensor's delta",
@@ -208,8 +209,9 @@ static const struct argp mask_argp = {
     .parser = parse_mask,
     .children = edit_children,
     .args_doc = "MODEL.lqt",
-    .doc = "Changes, makes or removes the mask of a tensor: which weights are kept, and which are "
-           "0.\vExample:\n  lqt edit mask model.lqt --tensor W --at 3:17 --keep 0"};
+    .doc =
+        "Changes, makes or removes the mask of a tensor: which weights are kept, and which are "
+        "0.\vExample:\n  lqt edit mask model.lqt --tensor W --at 3:17 --keep 0"};
 
 static int run_mask(int argc, char **argv) { return edit_run(&mask_argp, argc, argv); }
 const tool_command tool_edit_mask = {"edit mask", "Change, make or remove a tensor's mask",
@@ -256,8 +258,9 @@ static const struct argp scale_argp = {
     .parser = parse_scale,
     .children = edit_children,
     .args_doc = "MODEL.lqt",
-    .doc = "Changes the scale of a tensor, of its groups, or of its residual codebook.\v"
-           "Example:\n  lqt edit scale model.lqt --tensor W --group 12 --value 0.031,0.029"};
+    .doc =
+        "Changes the scale of a tensor, of its groups, or of its residual codebook.\v"
+        "Example:\n  lqt edit scale model.lqt --tensor W --group 12 --value 0.031,0.029"};
 
 static int run_scale(int argc, char **argv) { return edit_run(&scale_argp, argc, argv); }
 const tool_command tool_edit_scale = {"edit scale", "Change scales and zero points", &scale_argp,

@@ -6,9 +6,10 @@
 #include "common.h"
 
 static const tool_command *const commands[] = {
-    &tool_quantize,      &tool_inspect,   &tool_validate,      &tool_run,          &tool_eval,
-    &tool_edit_codebook, &tool_edit_delta, &tool_edit_mask, &tool_edit_scale, &tool_edit_tensor, &tool_edit_module, &tool_edit_hyper, &tool_bench_ops, &tool_bench_session, &tool_bench_mutate, &tool_selftest,
-    &tool_devices,       &tool_synth,     &tool_log,           &tool_keygen,
+    &tool_quantize,      &tool_inspect,    &tool_validate,  &tool_run,           &tool_eval,
+    &tool_edit_codebook, &tool_edit_delta, &tool_edit_mask, &tool_edit_scale,    &tool_edit_tensor,
+    &tool_edit_module,   &tool_edit_hyper, &tool_bench_ops, &tool_bench_session, &tool_bench_mutate,
+    &tool_selftest,      &tool_devices,    &tool_synth,     &tool_log,           &tool_keygen,
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof commands[0] };
 
