@@ -105,9 +105,9 @@ static lqt_status validate_edited(const validate_args *args, lqt_model **model, 
   bool edited;
   lqt_status status = tool_model_replay(args->path, model, &edited, diag);
   if (status != LQT_OK || !edited) return status;
-  lqt_validate_options options = args->options;
-  options.no_integrity = true;
-  return lqt_model_validate(*model, &options, report, found, diag);
+  lqt_validate_options contents = args->options;
+  contents.no_integrity = true;
+  return lqt_model_validate(*model, &contents, report, found, diag);
 }
 
 static int run(int argc, char **argv) {

@@ -130,11 +130,10 @@ LQT_API LQT_NODISCARD lqt_status lqt_editor_save(lqt_editor *editor, const char 
 typedef enum lqt_journal_mode {
   LQT_JOURNAL_READ = 0,   /* the edits there are; the editor cannot commit */
   LQT_JOURNAL_FOLLOW = 1, /* and those another process will commit: lqt_editor_follow */
-  LQT_JOURNAL_WRITE = 2,  /* one process at a time; makes the journal when there is none */
+  LQT_JOURNAL_WRITE = 2,  /* one process at a time; the first edit makes the journal */
   LQT_JOURNAL_MODE_MAX_ = 0x7fffffff
 } lqt_journal_mode;
 typedef struct lqt_journal_report {
-  bool created;
   uint64_t transactions;  /* replayed */
   uint64_t dropped_bytes; /* of a transaction that a crash had cut short; it was never committed */
   size_t reverted;        /* temporary edits that nobody was left to take back */

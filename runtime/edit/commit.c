@@ -185,6 +185,7 @@ static lqt_status append(lqt_editor *editor, const lqt__journal_entry *entry, bo
     return lqt__fail(diag, LQT_PERMISSION_DENIED, editor->journal_path,
                      "the journal was opened for reading");
   }
+  LQT__TRY(lqt__editor_begin_journal(editor, diag));
   /* A file's module is logged by reference where it is the only thing to be done again. */
   for (size_t i = 0; entry->operation_count != 1 && i < entry->change_count; i++) {
     entry->changes[i].by_reference = false;

@@ -13,7 +13,7 @@
 
 lqt_status lqt__draft_begin(lqt__draft *d, const lqt__overlay *state, const lqt__rules *rules,
                             lqt_diag *diag) {
-  *d = (lqt__draft){.rules = rules, .where = state->model->path};
+  *d = (lqt__draft){.rules = rules, .place = UINT64_MAX, .where = state->model->path};
   d->work = lqt__overlay_clone(state);
   if (d->work == NULL) return lqt__fail_memory(diag, "editor", 0, "a transaction");
   return LQT_OK;
@@ -54,7 +54,7 @@ static bool duplicate(const void *data, uint64_t bytes, uint8_t **out) {
 
 /* Applies and keeps a change, which is the draft's from here on. */
 static lqt_status push(lqt__draft *d, lqt__change *change) {
-  enum { REFERENCE_FROM = 4096 };
+  enum { REFERENCE_FROM = 256 };
   lqt_status status = LQT_OK;
   if (d->change_count == d->change_capacity) {
     size_t capacity = d->change_capacity * 2 + 8;
@@ -110,7 +110,13 @@ lqt_status lqt__draft_bytes(lqt__draft *d, lqt__section_kind kind, size_t index,
                        (unsigned long long)offset, (unsigned long long)(offset + bytes),
                        (unsigned long long)blob->bytes);
   }
-  if (bytes == 0 || memcmp(blob->data + offset, data, bytes) == 0) return LQT_OK;
+  /* From the first byte that differs to the last. */
+  const uint8_t *now = blob->data + offset, *next = data;
+  while (bytes != 0 && now[0] == next[0]) {
+    now++, next++, offset++, bytes--;
+  }
+  while (bytes != 0 && now[bytes - 1] == next[bytes - 1]) bytes--;
+  if (bytes == 0) return LQT_OK;
   lqt__change change = {.kind = LQT__CHANGE_BYTES,
                         .what = (uint16_t)kind,
                         .id = id_of(&d->work->now, kind, index),
@@ -118,7 +124,7 @@ lqt_status lqt__draft_bytes(lqt__draft *d, lqt__section_kind kind, size_t index,
                         .bytes = bytes,
                         .old_bytes = bytes};
   const char *name = of_tensor(kind) ? d->work->now.tensors[index].name : NULL;
-  return push_copy(d, change, name, blob->data + offset, data);
+  return push_copy(d, change, name, now, next);
 }
 
 lqt_status lqt__draft_section(lqt__draft *d, lqt__section_kind kind, uint16_t id, const char *name,
@@ -137,7 +143,7 @@ lqt_status lqt__draft_section(lqt__draft *d, lqt__section_kind kind, uint16_t id
   lqt__change change = {.kind = LQT__CHANGE_SECTION,
                         .what = (uint16_t)kind,
                         .id = of_tensor(kind) ? LQT_ID_NONE : id,
-                        .offset = index >= 0 ? (uint64_t)index : UINT64_MAX,
+                        .offset = index >= 0 ? (uint64_t)index : d->place,
                         .bytes = data != NULL ? bytes : 0,
                         .old_bytes = old_data != NULL ? old_bytes : 0};
   return push_copy(d, change, of_tensor(kind) ? name : NULL, old_data, data);
@@ -157,7 +163,7 @@ static lqt_status push_record(lqt__draft *d, uint16_t what, uint16_t id, const c
     lqt__change change = {.kind = LQT__CHANGE_RECORD,
                           .what = what,
                           .id = id,
-                          .offset = place,
+                          .offset = old_data != NULL ? place : d->place,
                           .bytes = data != NULL ? bytes : 0,
                           .old_bytes = old_bytes};
     status = push_copy(d, change, name, old_data, data);

@@ -17,6 +17,7 @@ typedef struct lqt__draft {
   bool by_reference;       /* changes that are made now can be made again from a file */
   bool structural;         /* some change was not BYTES */
   lqt_operation operation; /* being drafted */
+  uint64_t place;          /* in its table, of what is created now; UINT64_MAX: the end */
   const char *where;       /* in diags */
   lqt_diag *diag;
 } lqt__draft;
@@ -28,6 +29,8 @@ void lqt__draft_free(lqt__draft *draft);
 /* Takes changes from `keep` on back. Errors: LQT_OUT_OF_MEMORY (the draft is then of no use). */
 LQT_NODISCARD lqt_status lqt__draft_cut(lqt__draft *draft, size_t keep, lqt_diag *diag);
 
+/* Makes a fresh draft's changes those that lead to `target`. Errors: LQT_OUT_OF_MEMORY. */
+LQT_NODISCARD lqt_status lqt__draft_become(lqt__draft *draft, lqt__overlay *target, lqt_diag *diag);
 /* Turns one mutation into changes; on failure the draft is as it was. *out_broken (may be NULL) is
  * set when it could not be brought back. Errors: those of lqt_transaction_add. */
 LQT_NODISCARD lqt_status lqt__draft_mutate(lqt__draft *draft, const lqt_mutation *mutation,

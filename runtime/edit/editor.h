@@ -76,7 +76,10 @@ LQT_NODISCARD lqt_status lqt__editor_commit(lqt_editor *editor, lqt__draft *draf
                                             lqt__journal_entry *entry,
                                             const lqt_commit_options *options, uint64_t undone,
                                             uint64_t *out_revision, lqt_diag *diag);
-/* The same for an entry that the journal has already: staged, made visible, remembered. */
+/* Makes the journal of an editor that may write one, unless it is open. Holds `turn`. */
+LQT_NODISCARD lqt_status lqt__editor_begin_journal(lqt_editor *editor, lqt_diag *diag);
+/* The same as lqt__editor_commit for an entry that the journal has already: staged, made visible,
+ * remembered. */
 LQT_NODISCARD lqt_status lqt__editor_install(lqt_editor *editor, lqt__draft *draft,
                                              lqt__journal_entry *entry, uint64_t undone,
                                              lqt_diag *diag);

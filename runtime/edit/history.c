@@ -51,6 +51,36 @@ static lqt_status revert_revision(const lqt_editor *editor, lqt__draft *draft, u
   return LQT_OK;
 }
 
+/* The state of an earlier revision: the changes since, turned round one after the other. Stretches
+ * that came back to where they began are passed over. */
+static lqt_status walk_back(const lqt_editor *editor, uint64_t revision, lqt__overlay **out,
+                            lqt_diag *diag) {
+  lqt__overlay *work = lqt__overlay_clone(editor->state);
+  *out = NULL;
+  if (work == NULL) return lqt__fail_memory(diag, where, 0, "an earlier state");
+  lqt_status status = LQT_OK;
+  for (uint64_t r = editor->revision; r > revision && status == LQT_OK;) {
+    const lqt__revision *step = lqt__editor_find(editor, r);
+    if (step->same_as < r && step->same_as >= revision) {
+      r = step->same_as;
+      continue;
+    }
+    for (size_t i = step->entry.change_count; i-- > 0 && status == LQT_OK;) {
+      lqt__change back = step->entry.changes[i]; /* its bytes stay the entry's */
+      lqt__change_invert(&back);
+      status = lqt__overlay_apply(work, &back, diag);
+    }
+    r--;
+  }
+  if (status == LQT_OK) status = lqt__overlay_settle(work, diag);
+  if (status == LQT_OK) {
+    *out = work;
+  } else {
+    lqt__overlay_release(work);
+  }
+  return status;
+}
+
 /* The caller holds `turn`. */
 static lqt_status go_back(lqt_editor *editor, uint64_t revision, const lqt_commit_options *options,
                           uint64_t *out_revision, lqt_diag *diag) {
@@ -60,12 +90,11 @@ static lqt_status go_back(lqt_editor *editor, uint64_t revision, const lqt_commi
                      (unsigned long long)revision);
   }
   lqt__draft draft;
-  LQT__TRY(lqt__draft_begin(&draft, editor->state, &editor->rules, diag));
-  lqt_status status = LQT_OK;
-  for (uint64_t r = editor->revision; r > revision && status == LQT_OK; r--) {
-    status = revert_revision(editor, &draft, r, 0, diag);
-  }
-  if (status == LQT_OK) status = lqt__overlay_settle(draft.work, diag);
+  lqt__overlay *target;
+  LQT__TRY(walk_back(editor, revision, &target, diag));
+  lqt_status status = lqt__draft_begin(&draft, editor->state, &editor->rules, diag);
+  if (status == LQT_OK) status = lqt__draft_become(&draft, target, diag);
+  lqt__overlay_release(target);
   if (status == LQT_OK) {
     lqt__journal_entry entry = {.flags = LQT__ENTRY_ROLLBACK, .reference = revision};
     bool last = revision + 1 == editor->revision;

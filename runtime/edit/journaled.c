@@ -38,11 +38,11 @@ static lqt_status replay_all(lqt_editor *editor, size_t from, lqt_diag *diag) {
 }
 
 /* Opens the file that editor->journal_path names; LQT_NOT_FOUND leaves the diag alone. */
-static lqt_status open_file(lqt_editor *editor, const uint8_t *continues,
+static lqt_status open_file(lqt_editor *editor, bool create, const uint8_t *continues,
                             lqt__journal_recovery *recovery, lqt_diag *diag) {
   bool writes = editor->journal_mode == LQT_JOURNAL_WRITE;
   lqt__journal_options options = {.write = writes,
-                                  .create = writes,
+                                  .create = create,
                                   .base = &editor->base->file,
                                   .sign = editor->sign,
                                   .continues = continues,
@@ -51,7 +51,7 @@ static lqt_status open_file(lqt_editor *editor, const uint8_t *continues,
   lqt_status status =
       lqt__journal_open(editor->journal_path, &options, &editor->journal, recovery, &finding);
   if (status != LQT_OK && status != LQT_NOT_FOUND && diag != NULL) *diag = finding;
-  if (status == LQT_NOT_FOUND && writes && diag != NULL) *diag = finding;
+  if (status == LQT_NOT_FOUND && create && diag != NULL) *diag = finding;
   return status;
 }
 
@@ -93,10 +93,12 @@ static lqt_status open_journal(lqt_editor *editor, lqt_journal_mode mode,
                                lqt_diag *diag) {
   LQT__TRY(prepare(editor, mode, options, diag));
   lqt__journal_recovery recovery = {0};
-  lqt_status status = open_file(editor, NULL, &recovery, diag);
-  if (status == LQT_NOT_FOUND && mode != LQT_JOURNAL_WRITE) return LQT_OK;
+  /* A file that carries a journal's history goes on with its revisions at once; any other one has
+   * a journal from its first edit on. */
+  bool create = mode == LQT_JOURNAL_WRITE && editor->model->file.edit_log.bytes != 0;
+  lqt_status status = open_file(editor, create, NULL, &recovery, diag);
+  if (status == LQT_NOT_FOUND && !create) return LQT_OK;
   if (status != LQT_OK) return status;
-  report->created = recovery.created;
   report->dropped_bytes = recovery.dropped_bytes;
   set_first(editor);
   size_t first = lqt__journal_first(editor->journal);
@@ -110,6 +112,16 @@ static lqt_status open_journal(lqt_editor *editor, lqt_journal_mode mode,
   }
   if (writer) return LQT_OK;
   return lqt__editor_drop_pending(editor, mode == LQT_JOURNAL_WRITE, &report->reverted, diag);
+}
+
+lqt_status lqt__editor_begin_journal(lqt_editor *editor, lqt_diag *diag) {
+  if (editor->journal != NULL) return LQT_OK;
+  LQT__TRY(open_file(editor, true, NULL, NULL, diag));
+  if (lqt__journal_revision(editor->journal) == editor->revision) return LQT_OK;
+  lqt__journal_close(editor->journal);
+  editor->journal = NULL;
+  return lqt__fail(diag, LQT_STALE_REVISION, editor->journal_path,
+                   "another writer has made the journal meanwhile: open the model again");
 }
 
 lqt_status lqt_editor_open_journal(lqt_editor *editor, lqt_journal_mode mode,
@@ -170,7 +182,7 @@ static lqt_status reopen(lqt_editor *editor, lqt_diag *diag) {
   if (had) lqt__journal_head(editor->journal, head);
   lqt__journal_close(editor->journal);
   editor->journal = NULL;
-  lqt_status status = open_file(editor, had ? head : NULL, NULL, diag);
+  lqt_status status = open_file(editor, false, had ? head : NULL, NULL, diag);
   if (status == LQT_NOT_FOUND) return LQT_OK;
   if (status == LQT_OK && !had) set_first(editor);
   return status;
@@ -228,7 +240,7 @@ static lqt_status write_base(lqt_editor *editor, lqt_diag *diag) {
 }
 
 static lqt_status compact(lqt_editor *editor, lqt_diag *diag) {
-  if (editor->journal == NULL || editor->journal_mode != LQT_JOURNAL_WRITE) {
+  if (editor->journal_path == NULL || editor->journal_mode != LQT_JOURNAL_WRITE) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
                      "the editor has no journal open for writing");
   }
@@ -241,6 +253,7 @@ static lqt_status compact(lqt_editor *editor, lqt_diag *diag) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, editor->model->path,
                      "the model was opened without its damaged sections");
   }
+  LQT__TRY(lqt__editor_begin_journal(editor, diag));
   LQT__TRY(lqt__journal_wait(editor->journal, diag));
   LQT__TRY(write_base(editor, diag));
   lqt_model *base;

@@ -4,8 +4,9 @@ import unittest
 
 from harness import Case, WRONG_USE
 
-COMMANDS = ["quantize", "inspect", "validate", "run", "eval", "edit codebook", "bench ops",
-            "bench session", "selftest", "devices", "synth"]
+COMMANDS = ["quantize", "inspect", "validate", "run", "eval", "edit codebook", "edit delta",
+            "edit mask", "edit scale", "edit tensor", "edit module", "edit hyper", "log", "keygen",
+            "bench ops", "bench session", "selftest", "devices", "synth"]
 
 
 class Usage(Case):
