@@ -20,7 +20,7 @@ class Edit(Case):
         self.assertEqual(there["revision"], 1)
         self.assertEqual(read(self.model), self.data, "the file stays; the journal has the edit")
         result = self.lqt("validate", self.model, "-q")
-        self.assertIn("1 edit of its journal", result.err.decode())
+        self.assertIn("1 edit of its journal", result.err)
         edited, base = self.path("edited.lqt"), self.path("base.lqt")
         self.lqt(*arguments, "--value", 0.5, "-o", edited)
         self.lqt("edit", "scale", self.model, "--tensor", "model.norm.weight", "--value", 1, "-o",
