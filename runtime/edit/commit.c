@@ -4,6 +4,7 @@
 
 #include "base/diag.h"
 #include "edit/editor.h"
+#include "edit/temporary.h"
 
 static const char *const where = "editor";
 
@@ -205,7 +206,9 @@ lqt_status lqt__editor_commit(lqt_editor *editor, lqt__draft *draft, lqt__journa
   }
   uint64_t revision = entry->revision;
   if (status == LQT_OK) {
+    bool temporary = (entry->flags & LQT__ENTRY_TEMPORARY) != 0;
     status = make_visible(editor, draft, &broadcast, entry, diag);
+    if (temporary) lqt__temporary_begin(editor);
     if (out_revision != NULL) *out_revision = revision;
   }
   lqt__broadcast_free(&broadcast);

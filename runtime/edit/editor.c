@@ -6,6 +6,7 @@
 #include "base/diag.h"
 #include "base/half.h"
 #include "edit/mutation.h"
+#include "edit/temporary.h"
 
 static const char *const where = "editor";
 
@@ -18,6 +19,7 @@ lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag
   if (editor == NULL) return lqt__fail_memory(diag, where, sizeof *editor, "an editor");
   pthread_mutex_init(&editor->turn, NULL);
   pthread_mutex_init(&editor->lock, NULL);
+  pthread_cond_init(&editor->timer_wakes, NULL);
   editor->model = editor->base = lqt_model_retain(model);
   lqt_status status = lqt__rules_read(model, &editor->rules, diag);
   if (status == LQT_OK) {
@@ -34,6 +36,7 @@ lqt_status lqt_editor_create(lqt_model *model, lqt_editor **out_editor, lqt_diag
 
 void lqt_editor_destroy(lqt_editor *editor) {
   if (editor == NULL) return;
+  lqt__temporary_end(editor);
   while (editor->engine_count > 0) lqt_editor_detach(editor, editor->engines[0]);
   lqt__journal_close(editor->journal);
   lqt__free(editor->journal_path);
@@ -51,6 +54,7 @@ void lqt_editor_destroy(lqt_editor *editor) {
   lqt_model_release(editor->model);
   pthread_mutex_destroy(&editor->turn);
   pthread_mutex_destroy(&editor->lock);
+  pthread_cond_destroy(&editor->timer_wakes);
   lqt__free(editor);
 }
 
@@ -200,10 +204,12 @@ lqt_status lqt_editor_attach(lqt_editor *editor, lqt_engine *engine, lqt_diag *d
   pthread_mutex_lock(&editor->turn);
   lqt_status status = attach(editor, engine, diag);
   pthread_mutex_unlock(&editor->turn);
+  if (status == LQT_OK) lqt__engine_set_hook(engine, lqt__temporary_before_step, editor);
   return status;
 }
 
 void lqt_editor_detach(lqt_editor *editor, lqt_engine *engine) {
+  lqt__engine_drop_hook(engine, editor); /* before `turn`, which a hook may be waiting for */
   pthread_mutex_lock(&editor->turn);
   for (size_t i = 0; i < editor->engine_count; i++) {
     if (editor->engines[i] != engine) continue;

@@ -39,6 +39,10 @@ struct lqt_editor {
   size_t pending_count, pending_capacity;
   lqt_event_fn event;
   void *event_user;
+  pthread_t timer; /* of temporary edits */
+  pthread_cond_t timer_wakes;
+  bool timer_runs, timer_stops;
+  _Atomic bool counts_steps; /* some pending edit does */
   /* Guarded by `turn`. history[i] is revision first + i + 1. */
   lqt__revision *history;
   size_t history_count, history_capacity;

@@ -141,6 +141,7 @@ lqt_status lqt_engine_create(lqt_model *model, lqt_device *device, lqt_engine **
   }
   lqt_engine *engine = lqt__alloc_zero(sizeof *engine);
   if (engine == NULL) return lqt__fail_memory(diag, where, sizeof *engine, "an engine");
+  pthread_mutex_init(&engine->hook_lock, NULL);
   engine->model = lqt_model_retain(model);
   engine->device = lqt_device_retain(device);
   engine->current = lqt_model_retain(model);
@@ -167,7 +168,33 @@ void lqt_engine_destroy(lqt_engine *engine) {
   lqt_device_release(engine->device);
   lqt_model_release(engine->current);
   lqt_model_release(engine->model);
+  pthread_mutex_destroy(&engine->hook_lock);
   lqt__free(engine);
+}
+
+void lqt__engine_set_hook(lqt_engine *engine, void (*hook)(void *user), void *user) {
+  pthread_mutex_lock(&engine->hook_lock);
+  engine->hook = hook;
+  engine->hook_user = user;
+  atomic_store(&engine->hooked, true);
+  pthread_mutex_unlock(&engine->hook_lock);
+}
+
+void lqt__engine_drop_hook(lqt_engine *engine, const void *user) {
+  pthread_mutex_lock(&engine->hook_lock);
+  if (engine->hook_user == user) {
+    engine->hook = NULL;
+    engine->hook_user = NULL;
+    atomic_store(&engine->hooked, false);
+  }
+  pthread_mutex_unlock(&engine->hook_lock);
+}
+
+void lqt__engine_run_hook(lqt_engine *engine) {
+  if (!atomic_load(&engine->hooked)) return;
+  pthread_mutex_lock(&engine->hook_lock);
+  if (engine->hook != NULL) engine->hook(engine->hook_user);
+  pthread_mutex_unlock(&engine->hook_lock);
 }
 
 lqt_model *lqt_engine_model(const lqt_engine *engine) { return engine->model; }

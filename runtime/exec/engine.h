@@ -2,6 +2,7 @@
 #ifndef LQT_RUNTIME_EXEC_ENGINE_H_
 #define LQT_RUNTIME_EXEC_ENGINE_H_
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "exec/gate.h"
@@ -38,7 +39,18 @@ struct lqt_engine {
   uint32_t undo_revisions;                        /* at most so many */
   uint64_t undo_bytes;                            /* of device memory, in all */
   lqt__engine_reach reaches[LQT__ENGINE_REACHES]; /* by revision modulo their number */
+  /* Called before each step, outside of the gate; guarded by hook_lock. */
+  _Atomic bool hooked;
+  pthread_mutex_t hook_lock;
+  void (*hook)(void *user);
+  void *hook_user;
 };
+
+/* What an editor wants called before each step of the engine, one at a time. */
+void lqt__engine_set_hook(lqt_engine *engine, void (*hook)(void *user), void *user);
+/* Removes the hook of this user; it does not run any more when the call returns. */
+void lqt__engine_drop_hook(lqt_engine *engine, const void *user);
+void lqt__engine_run_hook(lqt_engine *engine);
 
 /* A same-size change of one tensor's bytes, with the way back. */
 typedef lqt_engine_change lqt__engine_change;

@@ -391,6 +391,7 @@ lqt_status lqt_session_step(lqt_session *s, const lqt_step_input *inputs, size_t
   s->input_count = 0;
   double start = now();
   lqt_step_result result = {0};
+  lqt__engine_run_hook(s->engine);
   lqt__gate_enter(s->engine->gate);
   lqt_status status = step(s, inputs, count, &result, diag);
   lqt__gate_leave(s->engine->gate);

@@ -244,6 +244,48 @@ Test(journaled, temporary_edits) {
   lqt_model_release(model);
 }
 
+Test(journaled, edits_for_some_steps_and_impact) {
+  tiny_spec spec = tiny_default();
+  fixture f;
+  spec.quantized = true;
+  fixture_open(&f, &spec, "cpu");
+  lqt_editor *editor;
+  cr_assert_eq(lqt_editor_create(f.model, &editor, NULL), LQT_OK);
+  cr_assert_eq(lqt_editor_attach(editor, f.engine, NULL), LQT_OK);
+  lqt_session *session = fixture_session(&f, 1, 0, 0);
+  (void)fixture_sequence(session);
+  float value = 0.875f;
+  lqt_mutation edit = entry(&value, 4);
+  lqt_commit_options brief = {.size = sizeof brief, .expires_steps = 2};
+  cr_assert_eq(commit(editor, &edit, &brief), 1);
+  static const uint64_t revisions[] = {1, 1, 2, 2};
+  for (int i = 0; i < 4; i++) {
+    int32_t token = 5;
+    lqt_step_input input = {0, LQT_LOGITS_LAST, &token, 1};
+    lqt_step_result result;
+    cr_assert_eq(lqt_session_step(session, &input, 1, &result, NULL), LQT_OK);
+    cr_assert_eq(result.revision, revisions[i], "step %d", i);
+  }
+  /* Codebook 3 is that of l0.o alone: the uses of its vectors are the tensor. */
+  uint64_t sum = 0;
+  size_t index;
+  lqt_tensor_info info;
+  for (uint32_t v = 0; v < TINY_CODEBOOK_ENTRIES; v++) {
+    lqt_impact impact;
+    lqt_mutation one = entry(&value, v);
+    cr_assert_eq(lqt_editor_impact(editor, &one, &impact, NULL), LQT_OK);
+    cr_assert_eq(impact.tensors, 1);
+    cr_assert_gt(impact.bytes, 0);
+    sum += impact.weights;
+  }
+  cr_assert_eq(lqt_model_find_tensor(f.model, "l0.o", &index), LQT_OK);
+  cr_assert_eq(lqt_model_tensor(f.model, index, &info), LQT_OK);
+  cr_assert_eq(sum, (uint64_t)info.shape[0] * info.shape[1]);
+  lqt_editor_destroy(editor);
+  lqt_session_destroy(session);
+  fixture_close(&f);
+}
+
 typedef struct other_thread {
   lqt_editor *editor;
   const lqt_mutation *mutation;
