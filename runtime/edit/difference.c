@@ -34,9 +34,8 @@ static lqt_status become_table(lqt__draft *d, lqt__overlay *target, lqt__section
     bool mask = kind == LQT__SECTION_MASK && now != NULL && now->bytes == blob->bytes &&
                 memcmp(now->data, blob->data, 4) == 0;
     d->place = i;
-    lqt_status status =
-        mask ? lqt__draft_bytes(d, kind, (size_t)at, 0, blob->data, blob->bytes)
-             : lqt__draft_section(d, kind, id, NULL, blob->data, blob->bytes);
+    lqt_status status = mask ? lqt__draft_bytes(d, kind, (size_t)at, 0, blob->data, blob->bytes)
+                             : lqt__draft_section(d, kind, id, NULL, blob->data, blob->bytes);
     d->place = UINT64_MAX;
     if (status != LQT_OK) return status;
   }

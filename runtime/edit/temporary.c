@@ -89,5 +89,8 @@ void lqt__temporary_before_step(void *user) {
   }
   atomic_store(&editor->counts_steps, counts);
   pthread_mutex_unlock(&editor->lock);
-  if (over) (void)lqt_editor_expire(editor, NULL, NULL);
+  /* What could not be taken back now is tried again before the next step. */
+  if (over && lqt_editor_expire(editor, NULL, NULL) != LQT_OK) {
+    atomic_store(&editor->counts_steps, true);
+  }
 }

@@ -38,8 +38,7 @@ static lqt_editor *open_editor(lqt_model *model, lqt_journal_mode mode,
   lqt_editor *editor;
   lqt_diag diag = {0};
   cr_assert_eq(lqt_editor_create(model, &editor, &diag), LQT_OK, "%s", diag.what);
-  cr_assert_eq(lqt_editor_open_journal(editor, mode, NULL, report, &diag), LQT_OK, "%s",
-               diag.what);
+  cr_assert_eq(lqt_editor_open_journal(editor, mode, NULL, report, &diag), LQT_OK, "%s", diag.what);
   return editor;
 }
 
@@ -49,8 +48,7 @@ static lqt_mutation entry(const float *value, uint64_t vector) {
 }
 
 static lqt_mutation norm(const float *value) {
-  return M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm", .values = value,
-           .value_count = 1);
+  return M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm", .values = value, .value_count = 1);
 }
 
 static uint64_t commit(lqt_editor *editor, const lqt_mutation *mutation,
@@ -106,8 +104,7 @@ static void random_edit(lqt_editor *editor, lqt__random *random) {
       M(.operation = LQT_EDIT_MODULE_BYPASS, .target = "mlp1"),
       M(.operation = LQT_EDIT_MODULE_RESTORE, .target = "mlp1")};
   lqt_diag diag = {0};
-  lqt_status status =
-      lqt_edit(editor, &choices[lqt__random_below(random, 8)], NULL, NULL, &diag);
+  lqt_status status = lqt_edit(editor, &choices[lqt__random_below(random, 8)], NULL, NULL, &diag);
   cr_assert(status == LQT_OK || status == LQT_NOT_FOUND, "%s", diag.what);
 }
 
@@ -404,8 +401,8 @@ static void rewrite(lqt_model *model, const char *to, const char *rules, bool sw
   }
   memcpy(chunks, file.chunks, file.chunk_count * sizeof *chunks);
   if (rules != NULL) {
-    chunks[file.chunk_count++] = (lqt__chunk){LQT__CHUNK_MUTATION_RULES, (const uint8_t *)rules,
-                                              (uint32_t)strlen(rules)};
+    chunks[file.chunk_count++] =
+        (lqt__chunk){LQT__CHUNK_MUTATION_RULES, (const uint8_t *)rules, (uint32_t)strlen(rules)};
   }
   file.tensors = tensors;
   file.chunks = chunks;
@@ -427,8 +424,8 @@ Test(journaled, exchanged_modules) {
   lqt_diag diag = {0};
   cr_assert_eq(lqt_editor_create(tiny, &editor, NULL), LQT_OK);
   float half = 0.5f;
-  lqt_mutation edit = M(.operation = LQT_EDIT_TENSOR_MULTIPLY, .target = "l1.up",
-                        .values = &half, .value_count = 1);
+  lqt_mutation edit = M(.operation = LQT_EDIT_TENSOR_MULTIPLY, .target = "l1.up", .values = &half,
+                        .value_count = 1);
   (void)commit(editor, &edit, NULL);
   cr_assert_eq(lqt_editor_save(editor, donor, NULL), LQT_OK);
   cr_assert_eq(lqt_editor_save(editor, changed, NULL), LQT_OK);
@@ -444,10 +441,10 @@ Test(journaled, exchanged_modules) {
       {LQT_NOT_FOUND, M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0", .file = "/none")},
       {LQT_REPLACEMENT_INVALID,
        M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0", .file = "/proc/self/exe")},
-      {LQT_REPLACEMENT_INVALID, M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0",
-                                  .other = "mlp9", .file = donor)},
-      {LQT_INCOMPATIBLE_INTERFACE, M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0",
-                                     .other = "attn0", .file = donor)},
+      {LQT_REPLACEMENT_INVALID,
+       M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0", .other = "mlp9", .file = donor)},
+      {LQT_INCOMPATIBLE_INTERFACE,
+       M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0", .other = "attn0", .file = donor)},
       {LQT_NOT_FOUND, M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp9", .file = donor)},
       {LQT_INVALID_ARGUMENT, M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0")}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -493,17 +490,16 @@ Test(journaled, rules) {
   struct {
     lqt_status status;
     lqt_mutation mutation;
-  } cases[] = {
-      {LQT_VALIDATION_FAILED, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm",
-                                .values = &three, .value_count = 1)},
-      {LQT_OK, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm", .values = &one_and_half,
-                 .value_count = 1)},
-      {LQT_VALIDATION_FAILED, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "l0.o",
-                                .values = &one_and_half, .value_count = 1)},
-      {LQT_PERMISSION_DENIED, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "l1.up",
-                                .values = &half, .value_count = 1)},
-      {LQT_PERMISSION_DENIED,
-       M(.operation = LQT_EDIT_TENSOR_CLONE, .target = "l0.o", .other = "x")}};
+  } cases[] = {{LQT_VALIDATION_FAILED, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm",
+                                         .values = &three, .value_count = 1)},
+               {LQT_OK, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "norm",
+                          .values = &one_and_half, .value_count = 1)},
+               {LQT_VALIDATION_FAILED, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "l0.o",
+                                         .values = &one_and_half, .value_count = 1)},
+               {LQT_PERMISSION_DENIED, M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "l1.up",
+                                         .values = &half, .value_count = 1)},
+               {LQT_PERMISSION_DENIED,
+                M(.operation = LQT_EDIT_TENSOR_CLONE, .target = "l0.o", .other = "x")}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     lqt_diag diag = {0};
     lqt_status status = lqt_edit(editor, &cases[i].mutation, NULL, NULL, &diag);
@@ -531,10 +527,10 @@ Test(journaled, rules) {
 Test(journaled, encoding) {
   static const float values[] = {1, -2, 3.5f};
   static const uint32_t pairs[] = {1, 2, 3, 4};
-  lqt_mutation mutation = M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "a tensor", .id = 7,
-                            .dtype = LQT_DTYPE_F16, .parameter = 9, .first = 1, .second = 2,
-                            .count = 3, .values = values, .value_count = 3, .coordinates = pairs,
-                            .coordinate_count = 2, .data = "bytes", .bytes = 5);
+  lqt_mutation mutation =
+      M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "a tensor", .id = 7, .dtype = LQT_DTYPE_F16,
+        .parameter = 9, .first = 1, .second = 2, .count = 3, .values = values, .value_count = 3,
+        .coordinates = pairs, .coordinate_count = 2, .data = "bytes", .bytes = 5);
   uint8_t *bytes, *again;
   uint64_t count, again_count;
   lqt__decoded decoded;
