@@ -18,6 +18,8 @@ enum {
   KEY_JSON,
   KEY_KV,
   KEY_CONTEXT,
+  KEY_WATCH,
+  KEY_ON_EDIT,
 };
 
 static const struct argp_option options[] = {
@@ -38,13 +40,20 @@ static const struct argp_option options[] = {
     {"seed", KEY_SEED, "N", 0, "Seed of the draws (default: from the clock; it is printed)", 1},
     {"context", KEY_CONTEXT, "N", 0, "Positions of the KV cache (default: what is needed)", 2},
     {"kv", KEY_KV, "TYPE", 0, "Type of the KV cache: f16 (default) or f32", 2},
+    {"watch", KEY_WATCH, NULL, 0,
+     "Follow the model's journal: edits that another process commits change the text from the next "
+     "token on",
+     2},
+    {"on-edit", KEY_ON_EDIT, "POLICY", 0,
+     "With --watch, what an edit does with the KV cache: keep (default) or recompute", 2},
     {0},
 };
 
 typedef struct run_args {
   const char *path, *prompt, *file;
   uint64_t tokens, context;
-  bool echo, ignore_eos, json, quiet, profile, seeded;
+  bool echo, ignore_eos, json, quiet, profile, seeded, watch;
+  lqt_kv_policy on_edit;
   lqt_dtype kv;
   lqt_sampler_options sampler;
   tool_device_args device;
@@ -82,6 +91,7 @@ static error_t parse_sampling(int key, char *text, struct argp_state *state) {
 static error_t parse(int key, char *text, struct argp_state *state) {
   run_args *args = state->input;
   static const char *const kv_names[] = {"f16", "f32", NULL};
+  static const char *const policies[] = {"keep", "recompute", NULL};
   switch (key) {
     case ARGP_KEY_INIT:
       state->child_inputs[0] = &args->device;
@@ -101,6 +111,13 @@ static error_t parse(int key, char *text, struct argp_state *state) {
     case KEY_KV:
       args->kv =
           tool_parse_word(state, "--kv", text, kv_names) == 0 ? LQT_DTYPE_F16 : LQT_DTYPE_F32;
+      return 0;
+    case KEY_WATCH:
+      args->watch = true;
+      return 0;
+    case KEY_ON_EDIT:
+      args->on_edit =
+          tool_parse_word(state, "--on-edit", text, policies) == 0 ? LQT_KV_KEEP : LQT_KV_RECOMPUTE;
       return 0;
     case KEY_ECHO:
       args->echo = true;
@@ -144,7 +161,8 @@ static const struct argp argp = {
         "\n\nExamples:\n"
         "  lqt run model.lqt -p 'Once upon a time' -n 64 --temp 0\n"
         "  lqt run model.lqt -f prompt.txt --temp 0.7 --top-p 0.9 --seed 1\n"
-        "  lqt run model.lqt -p 'Once' --device cuda --profile",
+        "  lqt run model.lqt -p 'Once' --device cuda --profile\n"
+        "  lqt run model.lqt -p 'Once' -n 2000 --watch",
     .children = children};
 
 /* Everything that is open while text is written. */
@@ -152,6 +170,8 @@ typedef struct generation {
   const run_args *args;
   const char *command;
   tool_engine engine;
+  lqt_editor *editor; /* --watch */
+  double followed;
   lqt_tokenizer *tokenizer;
   lqt_session *session;
   lqt_sampler *sampler;
@@ -177,6 +197,7 @@ static void generation_close(generation *run) {
   lqt_sampler_destroy(run->sampler);
   lqt_session_destroy(run->session);
   lqt_tokenizer_destroy(run->tokenizer);
+  lqt_editor_destroy(run->editor);
   tool_engine_close(&run->engine);
 }
 
@@ -217,15 +238,36 @@ static lqt_status choose_context(const generation *run, uint32_t *out, lqt_diag 
   return LQT_OK;
 }
 
+/* The file's model, and an editor that follows its journal and hands every edit to the engine. */
+static lqt_status open_watched(generation *run, lqt_diag *diag) {
+  const run_args *args = run->args;
+  tool_engine *engine = &run->engine;
+  lqt_status status = lqt_model_open(args->path, NULL, &engine->model, diag);
+  if (status == LQT_OK) status = lqt_editor_create(engine->model, &run->editor, diag);
+  if (status == LQT_OK) {
+    status = lqt_editor_open_journal(run->editor, LQT_JOURNAL_FOLLOW, NULL, NULL, diag);
+  }
+  if (status == LQT_OK) status = tool_device_open(&args->device, &engine->device, diag);
+  if (status == LQT_OK) {
+    status = lqt_engine_create(engine->model, engine->device, &engine->engine, diag);
+  }
+  if (status == LQT_OK) status = lqt_editor_attach(run->editor, engine->engine, diag);
+  return status;
+}
+
 static lqt_status generation_open(generation *run, lqt_diag *diag) {
   const run_args *args = run->args;
-  lqt_status status = tool_engine_open(args->path, &args->device, &run->engine, diag);
+  lqt_status status = args->watch ? open_watched(run, diag)
+                                  : tool_engine_open(args->path, &args->device, &run->engine, diag);
   if (status == LQT_OK) {
     status = lqt_tokenizer_from_model(run->engine.model, &run->tokenizer, diag);
   }
   if (status == LQT_OK) status = read_prompt(run, diag);
-  lqt_session_options session = {
-      .size = sizeof session, .max_sequences = 1, .kv_dtype = args->kv, .kv_dtype_set = true};
+  lqt_session_options session = {.size = sizeof session,
+                                 .max_sequences = 1,
+                                 .kv_dtype = args->kv,
+                                 .kv_dtype_set = true,
+                                 .kv_policy = args->on_edit};
   if (status == LQT_OK) status = choose_context(run, &session.max_tokens, diag);
   if (status == LQT_OK) {
     status = lqt_session_create(run->engine.engine, &session, &run->session, diag);
@@ -264,7 +306,23 @@ static lqt_status emit(generation *run, int32_t token, lqt_diag *diag) {
   return LQT_OK;
 }
 
+/* Brings in what was committed since; a look at the file now and then is enough. */
+static lqt_status follow(generation *run, lqt_diag *diag) {
+  const double interval = 0.005;
+  if (run->editor == NULL || tool_now() - run->followed < interval) return LQT_OK;
+  size_t applied = 0;
+  lqt_status status = lqt_editor_follow(run->editor, &applied, diag);
+  run->followed = tool_now();
+  if (status == LQT_OK && applied != 0 && !run->args->quiet) {
+    fprintf(stderr, "\n%s: revision %llu after %zu tokens\n", run->command,
+            (unsigned long long)lqt_editor_revision(run->editor), run->written_count);
+  }
+  return status;
+}
+
 static lqt_status step(generation *run, const int32_t *tokens, size_t count, lqt_diag *diag) {
+  lqt_status followed = follow(run, diag);
+  if (followed != LQT_OK) return followed;
   lqt_step_input input = {
       .sequence = run->sequence, .want = LQT_LOGITS_LAST, .tokens = tokens, .count = count};
   return lqt_session_step(run->session, &input, 1, NULL, diag);
