@@ -24,6 +24,7 @@ static void load(void) {
   LQT__CU_DRIVER_TABLE(LOAD)
 #undef LOAD
   *(void **)(&driver.LaunchKernelEx) = dlsym(library, "cuLaunchKernelEx");
+  *(void **)(&driver.TensorMapEncodeTiled) = dlsym(library, "cuTensorMapEncodeTiled");
   if (missing != NULL) {
     snprintf(failure, sizeof failure, "the NVIDIA driver is too old: it has no %s", missing);
     dlclose(library);

@@ -67,6 +67,8 @@ typedef struct lqt__cu_driver {
 #undef LQT__CU_DRIVER_FIELD
   /* Missing before CUDA 12: launches then do without overlap. */
   __typeof__(cuLaunchKernelEx) *LaunchKernelEx;
+  __typeof__(cuTensorMapEncodeTiled)
+      *TensorMapEncodeTiled; /* likewise: no products of many tokens */
 } lqt__cu_driver;
 
 /* The driver, loaded and initialised once; NULL with the reason when there is none. */
@@ -81,6 +83,11 @@ typedef enum lqt__cu_module {
   LQT__CU_SMALL4,
   LQT__CU_SMALL8,
   LQT__CU_SWAP,
+  LQT__CU_WIDE2, /* 9.0 alone */
+  LQT__CU_WIDE3,
+  LQT__CU_WIDE4,
+  LQT__CU_WIDE8,
+  LQT__CU_WIDE_FEW,
   LQT__CU_MODULES
 } lqt__cu_module;
 const void *lqt__cu_fatbin(lqt__cu_module module);
@@ -203,6 +210,22 @@ lqt__cu_pack lqt__cu_pack_args(const lqt__cu_weight *weight, const lqt__cu_strea
 
 lqt_status lqt__cu_op_run(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);
 lqt_status lqt__cu_matmul(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag);
+/* Products of more tokens than the streaming kernels take in one pass, on 9.0 (matmul_wide.c). */
+typedef struct lqt__cu_product {
+  const lqt__cu_weight *weight;
+  const lqt__cu_stream *stream;
+  uint64_t x, y; /* device addresses of half [m][k] and [m][n] */
+  uint64_t x_stride, y_stride;
+  uint64_t bias; /* float [n], or 0 */
+  uint32_t m;
+  bool accumulate;
+  float scale;
+} lqt__cu_product;
+bool lqt__cu_wide_takes(const lqt__cu_device *device, const lqt__cu_weight *weight,
+                        uint64_t tokens);
+lqt_status lqt__cu_wide_run(lqt__cu_device *device, const lqt__cu_product *product, lqt_diag *diag);
+const char *lqt__cu_wide_name(const lqt__cu_weight *weight, uint32_t weight_bits, uint64_t tokens);
+
 /* The kernel that the op would run. */
 const char *lqt__cu_variant(lqt_device *device, const lqt_op *op);
 const char *lqt__cu_matmul_variant(lqt__cu_device *device, const lqt_op *op);

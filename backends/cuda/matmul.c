@@ -130,6 +130,19 @@ static lqt_status fused_stream(lqt__cu_device *device, const lqt__cu_weight *wei
   uint64_t done = 0;
   while (done < in->rows) {
     uint64_t left = in->rows - done;
+    if (lqt__cu_wide_takes(device, weight, left)) {
+      const lqt__cu_product product = {.weight = weight,
+                                       .stream = stream,
+                                       .x = lqt__cu_address(in) + done * in->row_stride * 2,
+                                       .y = lqt__cu_address(out) + done * out->row_stride * 2,
+                                       .x_stride = in->row_stride,
+                                       .y_stride = out->row_stride,
+                                       .bias = bias,
+                                       .m = (uint32_t)left,
+                                       .accumulate = accumulate,
+                                       .scale = scale};
+      return lqt__cu_wide_run(device, &product, diag);
+    }
     args.x = lqt__cu_address(in) + done * in->row_stride * 2;
     args.y = lqt__cu_address(out) + done * out->row_stride * 2;
     if (left == 1 && one_base + args.blocks * 64 <= device->shared_limit) {
@@ -218,6 +231,7 @@ const char *lqt__cu_matmul_variant(lqt__cu_device *device, const lqt_op *op) {
   }
   const uint32_t bits = weight->view.main.weight_bits, b = bits_slot(bits);
   const uint32_t one = TABLE_BYTES + weight->view.blocks * (8 * ONE_UNIT_BYTES + 64);
+  if (lqt__cu_wide_takes(device, weight, tokens)) return lqt__cu_wide_name(weight, bits, tokens);
   if (tokens == 1 && one <= device->shared_limit) return one_name(weight, bits);
   return many_names[b][steps_slot(&weight->view)];
 }

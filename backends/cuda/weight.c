@@ -105,6 +105,7 @@ static lqt_status expand_table(lqt__cu_weight *weight, lqt__cu_stream *stream, l
 static lqt_status upload_stream(lqt__cu_weight *weight, const lqt_index_view *indices,
                                 const lqt_codebook_view *book, uint64_t book_values,
                                 lqt__cu_stream *stream, lqt_diag *diag) {
+  static const uint16_t ones[8] = {0x3c00, 0x3c00, 0x3c00, 0x3c00, 0x3c00, 0x3c00, 0x3c00, 0x3c00};
   lqt__cu_device *device = owner(weight);
   const lqt__cu_weight_view *view = &weight->view;
   *stream = (lqt__cu_stream){.row_stride = indices->row_stride,
@@ -123,7 +124,8 @@ static lqt_status upload_stream(lqt__cu_weight *weight, const lqt_index_view *in
   stream->weight_bits = packed_bits(indices, book);
   uint64_t packed = (uint64_t)view->tiles * view->blocks * stream->weight_bits * 1024;
   LQT__TRY(block(weight, packed, &stream->data, diag));
-  LQT__TRY(block(weight, 2048, &stream->table, diag));
+  LQT__TRY(block(weight, LQT__CU_TABLE_BYTES + sizeof ones, &stream->table, diag));
+  LQT__TRY(lqt__cu_copy_in(device, stream->table + LQT__CU_TABLE_BYTES, ones, sizeof ones, diag));
   CUdeviceptr staging;
   LQT__TRY(lqt__cu_memory(device, bytes + 16, "the upload of a weight", &staging, diag));
   lqt__cu_pack args = lqt__cu_pack_args(weight, stream);

@@ -65,3 +65,11 @@ extern "C" __global__ void lqt_patch_indices(const __grid_constant__ lqt__cu_pac
     }
   }
 }
+
+/* A block a row; zeros to the end of the row. */
+extern "C" __global__ void lqt_align_rows_f16(const __grid_constant__ lqt__cu_rows p) {
+  const uint16_t *from = reinterpret_cast<const uint16_t *>(p.from) + blockIdx.x * p.from_stride;
+  uint16_t *to = reinterpret_cast<uint16_t *>(p.to) + blockIdx.x * p.to_stride;
+  for (uint32_t i = threadIdx.x; i < p.to_stride; i += blockDim.x)
+    to[i] = i < p.cols ? from[i] : (uint16_t)0;
+}

@@ -3,6 +3,7 @@
 #ifndef LQT_BACKENDS_CUDA_KERNELS_PARAMS_H_
 #define LQT_BACKENDS_CUDA_KERNELS_PARAMS_H_
 
+#include <stdalign.h>
 #include <stdint.h>
 
 /* A packed weight is a sequence of blocks of 16 rows x 512 columns, row tile by row tile. A block
@@ -10,6 +11,8 @@
 #define LQT__CU_TILE_ROWS 16u
 #define LQT__CU_UNIT_COLS 64u
 #define LQT__CU_BLOCK_COLS 512u
+/* An expanded table; behind it stand 16 bytes of ones, the scales of a weight without scales. */
+#define LQT__CU_TABLE_BYTES 2048u
 
 /* Fused product for up to eight tokens (small.cuh). */
 typedef struct lqt__cu_small {
@@ -32,6 +35,30 @@ typedef struct lqt__cu_small {
   uint32_t accumulate;
   float scale;
 } lqt__cu_small;
+
+/* Fused product for many tokens (wide.cuh). */
+typedef struct lqt__cu_wide {
+  /* Tensor map of the activations: boxes of 64 columns x the tokens of a tile. */
+  alignas(64) uint64_t map[16];
+  uint64_t units, table, y, bias; /* as in lqt__cu_small */
+  uint64_t scales;                /* packed; without group scales: 16 bytes of ones */
+  uint64_t partial;               /* float, a slot a block, when tiles are cut */
+  uint64_t counter;               /* uint32 [grid][warpgroups], zero before and after */
+  uint64_t y_stride;              /* elements */
+  uint32_t n, m;
+  uint32_t tiles;       /* row tiles of 16 */
+  uint32_t blocks;      /* column blocks */
+  uint32_t steps;       /* of 256 columns */
+  uint32_t row_tiles;   /* of the kernel */
+  uint32_t token_tiles; /* of the kernel */
+  uint32_t cut_tiles;   /* the first so many output tiles are cut into equal shares */
+  uint32_t share;       /* steps of a block's share; the first `longer` blocks have one more */
+  uint32_t longer;
+  uint32_t scale_words; /* pairs of scales of two rows in a block of columns; 0: ones */
+  uint32_t scale_shift; /* log2 of the units (or k-steps, for groups of 16 and 32) that share one */
+  uint32_t accumulate;
+  float scale;
+} lqt__cu_wide;
 
 /* Where the values of one element come from, for kernels that take any weight. */
 enum {
@@ -92,6 +119,13 @@ typedef struct lqt__cu_op {
   float eps, scale;
   lqt__cu_weight_view weight;
 } lqt__cu_op;
+
+/* Rows of halves, copied to where the tensor memory accelerator can read them (pack.cu). */
+typedef struct lqt__cu_rows {
+  uint64_t from, to;
+  uint64_t from_stride, to_stride; /* elements */
+  uint32_t rows, cols;
+} lqt__cu_rows;
 
 /* Packing and patching (pack.cu). */
 typedef struct lqt__cu_pack {

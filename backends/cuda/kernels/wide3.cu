@@ -1,0 +1,4 @@
+/* 3 bits a weight, many tokens. */
+#include "wide_kernels.cuh"
+
+WIDE_KERNELS(3)

@@ -1,0 +1,4 @@
+/* 4 bits a weight, many tokens. */
+#include "wide_kernels.cuh"
+
+WIDE_KERNELS(4)
