@@ -144,8 +144,10 @@ void lqt_editor_journal_head(lqt_editor *editor, uint8_t out_hash[32]) {
 }
 
 lqt_status lqt_editor_sync(lqt_editor *editor, lqt_diag *diag) {
-  if (editor->journal == NULL) return LQT_OK;
-  return lqt__journal_wait(editor->journal, diag);
+  pthread_mutex_lock(&editor->turn);
+  lqt__journal *journal = editor->journal;
+  pthread_mutex_unlock(&editor->turn);
+  return journal != NULL ? lqt__journal_wait(journal, diag) : LQT_OK; /* commits go on meanwhile */
 }
 
 /* ---- Following ---- */

@@ -524,6 +524,84 @@ Test(journaled, rules) {
   lqt_model_release(tiny);
 }
 
+/* Makes codebook TINY_PLAIN one of twelve vectors that may grow, with room for `capacity`. */
+static void write_expandable(lqt_model *model, const char *to, uint32_t capacity) {
+  lqt__file file = model->file;
+  lqt__tensor *tensors = malloc(file.tensor_count * sizeof *tensors);
+  lqt__codebook *codebooks = malloc(file.codebook_count * sizeof *codebooks);
+  memcpy(tensors, file.tensors, file.tensor_count * sizeof *tensors);
+  memcpy(codebooks, file.codebooks, file.codebook_count * sizeof *codebooks);
+  lqt__codebook *codebook = &codebooks[lqt__file_find_codebook(&file, TINY_PLAIN)];
+  uint8_t section[LQT__SECTION_HEAD + 32], *indices = NULL;
+  memcpy(section, codebook->blob.data, sizeof section);
+  codebook->vectors = 12;
+  codebook->capacity = capacity;
+  codebook->flags |= LQT__CODEBOOK_EXPANDABLE;
+  codebook->blob = (lqt__blob){.data = section, .bytes = LQT__SECTION_HEAD + 2 * capacity};
+  (void)lqt__codebook_header(codebook, section);
+  for (size_t i = 0; i < file.tensor_count; i++) {
+    lqt__blob *payload = &tensors[i].payload;
+    if (tensors[i].codebook_id != TINY_PLAIN) continue;
+    indices = malloc(payload->bytes);
+    for (size_t k = 0; k < payload->bytes; k++) {
+      unsigned low = payload->data[k] & 15u, high = payload->data[k] >> 4;
+      indices[k] = (uint8_t)((low > 11 ? 11 : low) | (high > 11 ? 11 : high) << 4);
+    }
+    payload->data = indices;
+  }
+  file.tensors = tensors;
+  file.codebooks = codebooks;
+  lqt__writer *writer;
+  lqt_diag diag = {0};
+  cr_assert_eq(lqt__writer_begin(to, &file, &writer, &diag), LQT_OK, "%s", diag.what);
+  cr_assert_eq(lqt__writer_finish(writer, NULL, &diag), LQT_OK, "%s", diag.what);
+  free(indices);
+  free(tensors);
+  free(codebooks);
+}
+
+/* A codebook grows within its room and beyond it; the new vectors can be named then. */
+Test(journaled, expanded_codebooks) {
+  lqt_model *tiny = make_model(), *model;
+  char grown[300];
+  snprintf(grown, sizeof grown, "%s.grown", path);
+  for (uint32_t capacity = 12; capacity <= 16; capacity += 4) {
+    write_expandable(tiny, grown, capacity);
+    lqt_diag diag = {0};
+    cr_assert_eq(lqt_model_open(grown, NULL, &model, &diag), LQT_OK, "%s", diag.what);
+    lqt_editor *editor;
+    cr_assert_eq(lqt_editor_create(model, &editor, NULL), LQT_OK);
+    size_t bytes;
+    char *before = bytes_of(editor, &bytes);
+    float values[] = {0.5f, 0.25f, 2, 3, 4};
+    uint8_t named = 0xed; /* vectors 13 and 14 */
+    lqt_mutation expand = M(.operation = LQT_EDIT_CODEBOOK_EXPAND, .id = TINY_PLAIN,
+                            .values = values, .value_count = 3);
+    lqt_mutation name =
+        M(.operation = LQT_EDIT_RAW_WRITE, .target = "l0.o", .data = &named, .bytes = 1);
+    cr_assert_eq(lqt_edit(editor, &name, NULL, NULL, &diag), LQT_OUT_OF_RANGE);
+    (void)commit(editor, &expand, NULL);
+    cr_assert_eq(value_of(editor, 12), 0.5f);
+    cr_assert_eq(value_of(editor, 14), 2);
+    (void)commit(editor, &name, NULL);
+    cr_assert_eq(lqt_edit(editor, &expand, NULL, NULL, &diag), LQT_OUT_OF_RANGE);
+    lqt_model *snapshot;
+    size_t index;
+    lqt_weight_desc desc;
+    cr_assert_eq(lqt_editor_snapshot(editor, &snapshot, &diag), LQT_OK);
+    cr_assert_eq(lqt_model_find_tensor(snapshot, "l0.o", &index), LQT_OK);
+    cr_assert_eq(lqt_model_weight(snapshot, index, &desc, &diag), LQT_OK, "%s", diag.what);
+    cr_assert_eq(desc.codebook.entries, 15);
+    lqt_model_release(snapshot);
+    cr_assert_eq(lqt_edit_undo_many(editor, 2, NULL, NULL, &diag), LQT_OK, "%s", diag.what);
+    cr_assert(same(editor, before, bytes));
+    lqt__free(before);
+    lqt_editor_destroy(editor);
+    lqt_model_release(model);
+  }
+  lqt_model_release(tiny);
+}
+
 Test(journaled, encoding) {
   static const float values[] = {1, -2, 3.5f};
   static const uint32_t pairs[] = {1, 2, 3, 4};
