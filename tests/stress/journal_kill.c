@@ -1,8 +1,8 @@
 /* A writer is killed at random moments while it commits, rolls back, compacts and opens again; what
  * it had acknowledged must be there afterwards, in order and exact, and nothing half.
  *
- * Usage: journal_kill [COUNT [SEED]]: a child process writes until it is killed, COUNT times over
- * one journal, which grows and is compacted all along. */
+ * Usage: journal_kill [COUNT [SEED [FOLDER]]]: a child process writes until it is killed, COUNT
+ * times over one journal, which grows and is compacted all along. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ static char folder[64], base_path[96], path[112];
 
 /* What the child says, in memory that outlives it. */
 typedef struct words {
-  volatile uint64_t acknowledged, attempted, compactions;
+  volatile uint64_t acknowledged, attempted, compactions, steps;
 } words;
 static words *said;
 
@@ -66,6 +66,7 @@ static void child(uint64_t seed) {
   lqt__journal *journal = open_writer(&base, NULL);
   lqt__journal_set_frame_limit(journal, 4096);
   for (;;) {
+    said->steps++;
     uint64_t revision = lqt__journal_revision(journal) + 1;
     uint32_t choice = lqt__random_below(&random, 100);
     if (choice < 6 && base_file_history(&base) < 60000) {
@@ -115,7 +116,7 @@ int main(int argc, char **argv) {
   uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
   lqt__random random = lqt__random_seed(seed);
   said = mmap(NULL, sizeof *said, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  strcpy(folder, "/tmp/lqt-journal-kill-XXXXXX");
+  snprintf(folder, sizeof folder, "%s/lqt-journal-kill-XXXXXX", argc > 3 ? argv[3] : "/tmp");
   if (said == MAP_FAILED || mkdtemp(folder) == NULL) return 1;
   snprintf(base_path, sizeof base_path, "%s/model.lqt", folder);
   snprintf(path, sizeof path, "%s.journal", base_path);
@@ -132,9 +133,12 @@ int main(int argc, char **argv) {
     pid_t pid = fork();
     if (pid < 0) return 1;
     if (pid == 0) child(seed + (uint64_t)i * 7919);
-    uint32_t longest = i % 2 == 0 ? 3000000 : 40000000; /* while it opens; while it writes */
-    struct timespec wait = {.tv_nsec = (long)lqt__random_below(&random, longest)};
-    nanosleep(&wait, NULL);
+    /* After so many of its steps and a moment more, however busy the machine is. */
+    uint64_t steps = said->steps + lqt__random_below(&random, 12);
+    struct timespec moment = {.tv_nsec = 20000};
+    for (int k = 0; k < 20000 && said->steps < steps; k++) nanosleep(&moment, NULL);
+    moment.tv_nsec = (long)lqt__random_below(&random, i % 2 == 0 ? 100000 : 3000000);
+    nanosleep(&moment, NULL);
     kill(pid, SIGKILL);
     int status;
     waitpid(pid, &status, 0);
