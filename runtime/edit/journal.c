@@ -190,7 +190,8 @@ static lqt_status recover(lqt__journal *journal, const lqt__journal *last,
     LQT__TRY(lqt__journal_restart(journal, journal->base, diag));
   }
   journal->at = scan->end;
-  journal->written = journal->durable = scan->end.offset;
+  journal->written = scan->end.offset;
+  journal->durable = scan->end.offset;
   return LQT_OK;
 }
 
