@@ -39,7 +39,8 @@ static lqt_status begin(lqt__journal *journal, const lqt__journal_header *header
   LQT__TRY(lqt__journal_scan_begin(scan, bytes, diag));
   journal->at = scan->end;
   pthread_mutex_lock(&journal->lock);
-  journal->written = journal->durable = scan->end.offset;
+  journal->written = scan->end.offset;
+  journal->durable = scan->end.offset;
   pthread_mutex_unlock(&journal->lock);
   return LQT_OK;
 }
