@@ -34,7 +34,7 @@ lqt_status lqt__journal_source_read(lqt__journal_source *source, uint64_t offset
   *out = NULL;
   if (offset > source->bytes || bytes > source->bytes - offset) return LQT_OK;
   if (source->file == NULL) {
-    *out = source->data + offset;
+    *out = source->data != NULL ? source->data + offset : NULL;
     return LQT_OK;
   }
   if (offset < source->begin || offset + bytes > source->begin + source->count) {
@@ -49,7 +49,8 @@ lqt_status lqt__journal_source_read(lqt__journal_source *source, uint64_t offset
     source->count = got;
     if (got < bytes) return LQT_OK; /* the file became shorter */
   }
-  *out = source->window + (offset - source->begin);
+  /* (No bytes of an empty journal: there is no window to point into.) */
+  *out = source->window != NULL ? source->window + (offset - source->begin) : NULL;
   return LQT_OK;
 }
 
