@@ -30,8 +30,8 @@ static double matmul_tolerance(const lqt_op *op, bool exact, bool half) {
   for (int i = 1; i < LQT_OP_MAX_OUT; i++) {
     if (op->weight[i] != NULL && op->weight[i]->shape.rows < rows) rows = op->weight[i]->shape.rows;
   }
-  bool few = tokens * shape->cols < 256 || rows * shape->cols < 256 || tokens * rows < 256;
-  return few ? 1e-2 : 5e-3;
+  enum { FEW = 32 };
+  return tokens * rows < FEW || rows * shape->cols < FEW ? 1e-2 : 5e-3;
 }
 
 double lqt__op_tolerance(const lqt_op *op, bool exact) {
