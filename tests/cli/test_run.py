@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import signal
 import struct
 import subprocess
@@ -216,6 +217,32 @@ class Eval(TinyCase):
         self.assertEqual(report["tokens"], 20 * 512)
         self.assertGreater(report["nll"], 2.5)
         self.assertLess(report["nll"], 3.6, str(reference))
+
+
+class Watch(Case):
+    def test_an_edit_of_another_process_changes_the_running_text(self):
+        if SLOW:
+            self.skipTest("the text would take minutes")
+        model = self.path("model.lqt")
+        shutil.copyfile(embedded_model(), model)
+        arguments = [PROGRAM, "run", model, "-p", "Once upon a time", "-n", "1000", "--temp", "0",
+                     "--ignore-eos"]
+        plain = subprocess.run(arguments, capture_output=True, check=True).stdout
+        running = subprocess.Popen(arguments + ["--watch"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        head = running.stdout.read(200)  # it writes
+        self.lqt("edit", "codebook", model, "--id", 0, "--vector", 3, "--value", 0.9)
+        out, err = running.communicate(timeout=100)
+        self.assertEqual(running.returncode, 0, err)
+        self.assertIn(b"revision 1 after", err)
+        text = head + out
+        self.assertEqual(text[:200], plain[:200])
+        self.assertNotEqual(text, plain)
+        # Whoever opens the model now has the edit from the first token on.
+        edited = subprocess.run(arguments, capture_output=True, check=True).stdout
+        self.assertNotEqual(edited, plain)
+        watched = subprocess.run(arguments + ["--watch"], capture_output=True, check=True).stdout
+        self.assertEqual(watched, edited)
 
 
 if __name__ == "__main__":
