@@ -21,6 +21,12 @@ layout(constant_id = 23) const uint W_DELTA = 0u;        // lqt_delta_kind
 layout(constant_id = 24) const uint W_DELTA_F16 = 0u;
 layout(constant_id = 25) const uint W_COLUMNS16 = 0u;    // columns of the sparse delta are 16-bit
 layout(constant_id = 26) const uint W_MASK = 0u;
+// The tiled order of indices (0: rows as in the file). Blocks of 16 rows and 4 * W_LANE bytes of
+// each are stored as two halves of 32 lanes: lane 4 * (r % 8) + t of half r / 8 has W_LANE bytes, its
+// granule of W_GRANULE bytes of every unit in the block. A unit is four granules of a row, t = 0..3.
+// Group scales of a tile stand as [group][row % 8][row / 8].
+layout(constant_id = 27) const uint W_LANE = 0u;
+layout(constant_id = 28) const uint W_GRANULE = 0u;
 
 const uint DELTA_NONE = 0u, DELTA_DENSE = 1u, DELTA_CSR = 2u, DELTA_LOW_RANK = 3u,
            DELTA_GROUPED = 4u;
@@ -54,6 +60,7 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer We
   uint residual_entries;
   uint rank;
   uint delta_group;
+  uint blocks;  // of a row, in the tiled order
 };
 
 shared float book_table[W_TABLE > 0u ? W_TABLE : 1u];
@@ -82,10 +89,30 @@ void weight_begin(WeightBlock w) {
   if (W_TABLE > 0u || R_TABLE > 0u) barrier();
 }
 
+// Address of byte `at` of a row's indices in the tiled order. What is read of eight columns lies in
+// one granule.
+uint64_t tiled_byte(WeightBlock w, uint row, uint at) {
+  const uint granule = W_GRANULE > 0u ? W_GRANULE : 1u, lane_bytes = W_LANE > 0u ? W_LANE : 1u;
+  const uint units = lane_bytes / granule;
+  uint unit = at / (4u * granule), t = at / granule % 4u;
+  uint64_t block = uint64_t(row >> 4) * uint64_t(w.blocks) + uint64_t(unit / units);
+  uint lane = ((row >> 3) & 1u) * 32u + (row & 7u) * 4u + t;
+  return w.data + (block * 64ul + uint64_t(lane)) * uint64_t(lane_bytes) +
+         uint64_t(unit % units * granule + at % granule);
+}
+// Index of the group scale of a row.
+uint64_t group_at(WeightBlock w, uint row, uint group) {
+  if (W_LANE == 0u) return uint64_t(row) * uint64_t(w.group_stride) + uint64_t(group);
+  uint64_t at = uint64_t(row >> 4) * uint64_t(w.group_stride) + uint64_t(group);
+  return at * 16ul + uint64_t((row & 7u) * 2u + ((row >> 3) & 1u));
+}
+
 // The packed indices of eight columns, shifted so that the first stands at bit 0.
 uvec4 index_stream(uint64_t row, uint chunk, uint bits, uint dim) {
   uint width = 8u / dim * bits;
-  uint64_t start = uint64_t(chunk) * uint64_t(width);
+  // Bits from a word's start; rows of the tiled order begin at any byte.
+  uint64_t start = uint64_t(chunk) * uint64_t(width) + ((row & 3ul) << 3);
+  row &= ~3ul;
   U32 words = U32(row + ((start >> 5) << 2));
   if (width == 128u) return uvec4(words.v[0], words.v[1], words.v[2], words.v[3]);
   if (width == 64u) return uvec4(words.v[0], words.v[1], 0u, 0u);
@@ -176,7 +203,12 @@ void plain_chunk(WeightBlock w, uint row, uint c0, out float o[8]) {
 
 void codebook_chunk(WeightBlock w, uint row, uint c0, out float o[8]) {
   uint chunk = c0 >> 3;
-  uvec4 stream = index_stream(w.data + uint64_t(row) * w.data_stride, chunk, W_BITS, W_DIM);
+  uvec4 stream;
+  if (W_LANE > 0u) {
+    stream = index_stream(tiled_byte(w, row, c0 / W_DIM * W_BITS / 8u), 0u, W_BITS, W_DIM);
+  } else {
+    stream = index_stream(w.data + uint64_t(row) * w.data_stride, chunk, W_BITS, W_DIM);
+  }
   uint64_t bank = uint64_t(0);
   if (W_BANKED == 1u) {
     bank = uint64_t(row / w.bank_rows * w.banks_across + c0 / w.bank_cols) * w.bank_stride;
@@ -209,7 +241,7 @@ void codebook_chunk(WeightBlock w, uint row, uint c0, out float o[8]) {
   }
   float scale = w.scale;
   if (W_GROUP_SHIFT > 0u) {
-    uint64_t at = uint64_t(row) * uint64_t(w.group_stride) + uint64_t(c0 >> W_GROUP_SHIFT);
+    uint64_t at = group_at(w, row, c0 >> W_GROUP_SHIFT);
     if (W_ZEROS == 1u) {
       float zero = float(F16(w.zero_points + (at << 1)).v[0]);
       for (uint j = 0u; j < 8u; j++) o[j] -= zero;

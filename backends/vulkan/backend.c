@@ -23,6 +23,13 @@ const lqt_backend *lqt_backend_vulkan(void) {
       .variant = lqt__vk_variant,
       .profile_enable = lqt__vk_profile_enable,
       .profile_take = lqt__vk_profile_take,
+      .patch_create = lqt__vk_patch_create,
+      .patch_wait = lqt__vk_patch_wait,
+      .patch_flip = lqt__vk_patch_flip,
+      .patch_destroy = lqt__vk_patch_destroy,
+      .weight_digest = lqt__vk_weight_digest,
+      .program_run = lqt__vk_program_run,
+      .program_forget = lqt__vk_program_forget,
   };
   return &backend;
 }

@@ -15,19 +15,23 @@ lqt_status lqt__vk_device_fail(lqt__vk_device *device, lqt_diag *diag, VkResult 
 
 static VkResult create_device(lqt__vk_device *device) {
   const lqt__vk_physical *physical = device->physical;
-  const float priority = 1.0f;
+  const float priorities[2] = {1.0f, 1.0f};
   VkDeviceQueueCreateInfo queues[2] = {
       {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
        .queueFamilyIndex = physical->queue_family,
        .queueCount = 1,
-       .pQueuePriorities = &priority},
+       .pQueuePriorities = priorities},
       {.sType = VK_STRUCTURE_TYPE_DEVICE_QUEUE_CREATE_INFO,
        .queueFamilyIndex = physical->transfer_family,
-       .queueCount = 1,
-       .pQueuePriorities = &priority},
+       .queueCount = physical->transfer_queues > 1 ? 2 : 1,
+       .pQueuePriorities = priorities},
   };
+  lqt__vk_matrix_features matrices = {.type = LQT__VK_MATRIX_FEATURES, .matrices = VK_TRUE};
   VkPhysicalDeviceVulkan12Features v12 = {
       .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES,
+      .pNext = physical->matrices ? &matrices : NULL,
+      .shaderFloat16 = physical->matrices,
+      .vulkanMemoryModel = physical->matrices,
       .bufferDeviceAddress = VK_TRUE,
       .timelineSemaphore = VK_TRUE,
   };
@@ -41,20 +45,24 @@ static VkResult create_device(lqt__vk_device *device) {
       .pNext = &v11,
       .features = {.shaderInt64 = VK_TRUE},
   };
+  const char *extensions[] = {LQT__VK_MATRIX_EXTENSION};
   VkDeviceCreateInfo info = {
       .sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
       .pNext = &features,
       .queueCreateInfoCount = physical->queue_family != physical->transfer_family ? 2 : 1,
       .pQueueCreateInfos = queues,
+      .enabledExtensionCount = physical->matrices ? 1 : 0,
+      .ppEnabledExtensionNames = extensions,
   };
   VkResult result = vkCreateDevice(physical->handle, &info, NULL, &device->handle);
   if (result != VK_SUCCESS) device->handle = VK_NULL_HANDLE;
   return result;
 }
 
-static VkResult create_context(lqt__vk_device *device, lqt__vk_context *context, uint32_t family) {
+static VkResult create_context(lqt__vk_device *device, lqt__vk_context *context, uint32_t family,
+                               uint32_t index) {
   const struct VolkDeviceTable *vk = &device->vk;
-  vk->vkGetDeviceQueue(device->handle, family, 0, &context->queue);
+  vk->vkGetDeviceQueue(device->handle, family, index, &context->queue);
   VkCommandPoolCreateInfo pool = {
       .sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
       .flags = VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT,
@@ -88,13 +96,18 @@ static lqt_status set_up(lqt__vk_device *device, lqt_diag *diag) {
     return lqt__vk_fail(diag, device->head.info.selector, result, "opening the device");
   }
   volkLoadDeviceTable(&device->vk, device->handle);
-  result = create_context(device, &device->compute, device->physical->queue_family);
+  result = create_context(device, &device->compute, device->physical->queue_family, 0);
   if (result == VK_SUCCESS) {
-    result = create_context(device, &device->transfer, device->physical->transfer_family);
+    result = create_context(device, &device->transfer, device->physical->transfer_family, 0);
+  }
+  if (result == VK_SUCCESS) {
+    uint32_t index = device->physical->transfer_queues > 1 ? 1 : 0;
+    result = create_context(device, &device->copy, device->physical->transfer_family, index);
   }
   if (result != VK_SUCCESS) return lqt__vk_device_fail(device, diag, result, "creating a queue");
   LQT__TRY(lqt__vk_memory_create(device, diag));
-  return lqt__vk_pipelines_create(device, diag);
+  LQT__TRY(lqt__vk_pipelines_create(device, diag));
+  return lqt__vk_frag_probe(device, diag);
 }
 
 lqt_status lqt__vk_device_open(const char *rest, const lqt_device_options *options,
@@ -111,10 +124,11 @@ lqt_status lqt__vk_device_open(const char *rest, const lqt_device_options *optio
   char selector[32];
   snprintf(selector, sizeof selector, "vulkan%.24s", rest);
   lqt__vk_physical_info(physical, selector, &device->head.info);
-  const char *activation = getenv("LQT_VK_ACTIVATION");
-  if (activation != NULL && strcmp(activation, "f16") == 0) {
-    device->head.info.activation = LQT_DTYPE_F16;
-  }
+  const char *activation = getenv("LQT_VK_ACTIVATION"), *matrices = getenv("LQT_VK_MATRICES");
+  device->emulate_matrices = matrices != NULL && strcmp(matrices, "emulate") == 0;
+  bool half = physical->matrices || device->emulate_matrices;
+  if (activation != NULL) half = strcmp(activation, "f16") == 0;
+  device->head.info.activation = half ? LQT_DTYPE_F16 : LQT_DTYPE_F32;
   pthread_mutex_init(&device->memory.lock, NULL);
   pthread_mutex_init(&device->queue_lock, NULL);
   pthread_mutex_init(&device->transfer_lock, NULL);
@@ -134,6 +148,7 @@ void lqt__vk_device_close(lqt_device *head) {
     device->vk.vkDestroyQueryPool(device->handle, device->profile.queries, NULL);
     lqt__vk_pipelines_destroy(device);
     lqt__vk_memory_destroy(device);
+    destroy_context(device, &device->copy);
     destroy_context(device, &device->transfer);
     destroy_context(device, &device->compute);
     device->vk.vkDestroyDevice(device->handle, NULL);
@@ -178,7 +193,8 @@ lqt_status lqt__vk_submit(lqt__vk_device *device, lqt__vk_context *context,
   }
   pthread_mutex_lock(&device->queue_lock);
   /* What either context wrote before becomes visible: its signal is waited for, at no cost when it
-   * was given long ago. */
+   * was given long ago. Copies of patches write memory that nothing else uses; flips wait for them
+   * on the host. */
   const VkSemaphore waits[] = {device->compute.timeline, device->transfer.timeline};
   const uint64_t values[] = {device->compute.submitted, device->transfer.submitted};
   const VkPipelineStageFlags stages[] = {VK_PIPELINE_STAGE_ALL_COMMANDS_BIT,
@@ -186,7 +202,7 @@ lqt_status lqt__vk_submit(lqt__vk_device *device, lqt__vk_context *context,
   uint64_t signal = context->submitted + 1;
   VkTimelineSemaphoreSubmitInfo timeline = {
       .sType = VK_STRUCTURE_TYPE_TIMELINE_SEMAPHORE_SUBMIT_INFO,
-      .waitSemaphoreValueCount = 2,
+      .waitSemaphoreValueCount = context != &device->copy ? 2 : 0,
       .pWaitSemaphoreValues = values,
       .signalSemaphoreValueCount = 1,
       .pSignalSemaphoreValues = &signal,
@@ -194,7 +210,7 @@ lqt_status lqt__vk_submit(lqt__vk_device *device, lqt__vk_context *context,
   VkSubmitInfo submit = {
       .sType = VK_STRUCTURE_TYPE_SUBMIT_INFO,
       .pNext = &timeline,
-      .waitSemaphoreCount = 2,
+      .waitSemaphoreCount = context != &device->copy ? 2 : 0,
       .pWaitSemaphores = waits,
       .pWaitDstStageMask = stages,
       .commandBufferCount = 1,

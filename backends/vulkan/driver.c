@@ -201,9 +201,61 @@ static void find_queues(lqt__vk_physical *physical) {
     if ((families[i].queueFlags & VK_QUEUE_TRANSFER_BIT) != 0 &&
         (families[i].queueFlags & work) == 0) {
       physical->transfer_family = i;
+      physical->transfer_queues = families[i].queueCount;
       break;
     }
   }
+}
+
+static bool has_extension(VkPhysicalDevice handle, const char *name) {
+  uint32_t count = 0;
+  if (vkEnumerateDeviceExtensionProperties(handle, NULL, &count, NULL) != VK_SUCCESS) return false;
+  VkExtensionProperties *all = calloc(count + 1u, sizeof *all);
+  bool found = false;
+  if (all != NULL && vkEnumerateDeviceExtensionProperties(handle, NULL, &count, all) >= VK_SUCCESS) {
+    for (uint32_t i = 0; i < count; i++) found = found || strcmp(all[i].extensionName, name) == 0;
+  }
+  free(all);
+  return found;
+}
+
+/* Matrix units that multiply 16 x 16 by 16 x 8 float16 values into float32 in a subgroup of 32. */
+static bool has_matrices(VkPhysicalDevice handle, uint32_t subgroup_size) {
+  if (subgroup_size != 32 || !has_extension(handle, LQT__VK_MATRIX_EXTENSION)) return false;
+  lqt__vk_matrix_features matrices = {.type = LQT__VK_MATRIX_FEATURES};
+  VkPhysicalDeviceVulkan12Features v12 = {
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_2_FEATURES, .pNext = &matrices};
+  VkPhysicalDeviceFeatures2 all = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2,
+                                   .pNext = &v12};
+  vkGetPhysicalDeviceFeatures2(handle, &all);
+  if (!matrices.matrices || !v12.shaderFloat16 || !v12.vulkanMemoryModel) return false;
+  typedef VkResult(VKAPI_PTR * list_shapes)(VkPhysicalDevice, uint32_t *, lqt__vk_matrix_shape *);
+  list_shapes list = (list_shapes)vkGetInstanceProcAddr(
+      driver.instance, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+  lqt__vk_matrix_shape shapes[128];
+  uint32_t count = 128;
+  for (uint32_t i = 0; i < count; i++) {
+    shapes[i] = (lqt__vk_matrix_shape){.type = LQT__VK_MATRIX_SHAPE};
+  }
+  if (list == NULL || list(handle, &count, shapes) < VK_SUCCESS) return false;
+  for (uint32_t i = 0; i < count; i++) {
+    const lqt__vk_matrix_shape *s = &shapes[i];
+    if (s->m == 16 && s->n == 8 && s->k == 16 && s->a == 0 && s->b == 0 && s->c == 1 &&
+        s->result == 1 && s->scope == 3) {
+      return true;
+    }
+  }
+  return false;
+}
+
+static uint32_t multiprocessors(VkPhysicalDevice handle) {
+  if (!has_extension(handle, VK_NV_SHADER_SM_BUILTINS_EXTENSION_NAME)) return 64;
+  VkPhysicalDeviceShaderSMBuiltinsPropertiesNV sm = {
+      .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
+  VkPhysicalDeviceProperties2 all = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2,
+                                     .pNext = &sm};
+  vkGetPhysicalDeviceProperties2(handle, &all);
+  return sm.shaderSMCount != 0 ? sm.shaderSMCount : 64;
 }
 
 static void describe(lqt__vk_physical *physical) {
@@ -236,6 +288,8 @@ static void describe(lqt__vk_physical *physical) {
       physical->memory = heap->size;
     }
   }
+  physical->matrices = has_matrices(physical->handle, physical->subgroup_size);
+  physical->multiprocessors = multiprocessors(physical->handle);
   find_queues(physical);
 }
 

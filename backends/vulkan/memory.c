@@ -298,6 +298,7 @@ lqt_status lqt__vk_memory_create(lqt__vk_device *device, lqt_diag *diag) {
 
 void lqt__vk_memory_destroy(lqt__vk_device *device) {
   lqt__vk_staging_destroy(device, &device->staging);
+  lqt__vk_staging_destroy(device, &device->patch_ring);
   for (lqt__vk_block *block = device->memory.blocks, *next; block != NULL; block = next) {
     next = block->next;
     destroy_block(device, block);

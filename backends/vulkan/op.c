@@ -108,18 +108,38 @@ static void plan_tiled(const lqt_op *op, int slot, lqt__vk_dispatch *d) {
            lqt_dtype_name(x->dtype));
 }
 
+static void plan_frag(const lqt__vk_device *device, const lqt_op *op, int slot,
+                      lqt__vk_dispatch *d) {
+  const lqt__vk_weight *weight = (const lqt__vk_weight *)op->weight[slot];
+  uint32_t tokens = (uint32_t)op->in[0].rows;
+  memset(d, 0, sizeof *d);
+  lqt__vk_spec_add(&d->spec, LQT__VK_ACT, 1);
+  weight_constants(d, weight);
+  own(d, 3, op->in[slot + 1].buffer != NULL);
+  own(d, 4, op->accumulate);
+  /* Rows with a sparse delta are the few's alone. */
+  if (tokens <= 8 || weight->head.shape.delta.kind == LQT_DELTA_CSR) {
+    lqt__vk_frag_few(device, weight, tokens, d);
+  } else {
+    lqt__vk_frag_many(device, weight, tokens, d);
+  }
+}
+
 static size_t plan_matmul(const lqt__vk_device *device, const lqt_op *op, lqt__vk_dispatch *out) {
   size_t count = 0;
   for (int slot = 0; slot < LQT_OP_MAX_OUT; slot++) {
     if (op->weight[slot] == NULL) continue;
+    const lqt__vk_weight *weight = (const lqt__vk_weight *)op->weight[slot];
     lqt__vk_dispatch *d = &out[count++];
-    if (op->in[0].rows <= matvec_tokens(device, op, slot)) {
+    if (lqt__vk_frag_takes(device, weight, &op->in[0], aligned16(&op->in[0]))) {
+      plan_frag(device, op, slot, d);
+    } else if (op->in[0].rows <= matvec_tokens(device, op, slot)) {
       plan_matvec(device, op, slot, d);
     } else {
       plan_tiled(op, slot, d);
     }
     d->push.matmul = (lqt__vk_push_matmul){
-        .weight = ((const lqt__vk_weight *)op->weight[slot])->parts[LQT__VK_PART_BLOCK].address,
+        .weight = weight->parts[LQT__VK_PART_BLOCK].address,
         .x = address(&op->in[0]),
         .y = address(&op->out[slot]),
         .bias = address(&op->in[slot + 1]),

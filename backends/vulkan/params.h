@@ -16,6 +16,13 @@ typedef enum lqt__vk_shader {
   LQT__VK_KV_WRITE,
   LQT__VK_ATTENTION,
   LQT__VK_GATHER,
+  LQT__VK_SWAP,
+  LQT__VK_FRAGVEC_EMULATED,
+  LQT__VK_FRAGMUL_EMULATED,
+  /* Only with a glslc that knows cooperative matrices; else their words are NULL. */
+  LQT__VK_FRAGPROBE,
+  LQT__VK_FRAGVEC,
+  LQT__VK_FRAGMUL,
   LQT__VK_SHADER_COUNT
 } lqt__vk_shader;
 
@@ -40,6 +47,8 @@ enum {
   LQT__VK_W_DELTA_F16 = 24,
   LQT__VK_W_COLUMNS16 = 25,
   LQT__VK_W_MASK = 26,
+  LQT__VK_W_LANE = 27,
+  LQT__VK_W_GRANULE = 28,
   /* The shader's own constants begin here; their meaning stands in the shader. */
   LQT__VK_OWN = 30,
 };
@@ -50,7 +59,7 @@ typedef struct lqt__vk_weight_block {
   uint64_t data_stride, residual_stride, mask_stride, bank_stride;
   float scale, residual_scale;
   uint32_t rows, cols, group_stride, bank_rows, bank_cols, banks_across;
-  uint32_t entries, residual_entries, rank, delta_group;
+  uint32_t entries, residual_entries, rank, delta_group, blocks;
 } lqt__vk_weight_block;
 _Static_assert(offsetof(lqt__vk_weight_block, scale) == 120, "mirrors weight.glsl");
 _Static_assert(offsetof(lqt__vk_weight_block, delta_group) == 164, "mirrors weight.glsl");
@@ -102,5 +111,21 @@ typedef struct lqt__vk_push_gather {
   uint64_t x, ids, out;
   uint32_t x_stride, out_stride, rows, x_rows, cols;
 } lqt__vk_push_gather;
+
+/* A piece of live memory that a patch exchanges (shaders/swap.comp). */
+typedef struct lqt__vk_swap_run {
+  uint64_t live;
+  uint32_t words, staged, first_mask, last_mask;
+} lqt__vk_swap_run;
+_Static_assert(sizeof(lqt__vk_swap_run) == 24, "mirrors swap.comp");
+
+typedef struct lqt__vk_push_swap {
+  uint64_t runs, staged;
+  uint32_t count;
+} lqt__vk_push_swap;
+
+typedef struct lqt__vk_push_probe {
+  uint64_t found;
+} lqt__vk_push_probe;
 
 #endif /* LQT_BACKENDS_VULKAN_PARAMS_H_ */

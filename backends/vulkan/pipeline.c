@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/diag.h"
 #include "base/hash.h"
+#include "base/pool.h"
 
 lqt_status lqt__vk_pipelines_create(lqt__vk_device *device, lqt_diag *diag) {
   VkPushConstantRange range = {.stageFlags = VK_SHADER_STAGE_COMPUTE_BIT,
@@ -138,6 +139,78 @@ lqt_status lqt__vk_pipeline_get(lqt__vk_device *device, const lqt__vk_spec *spec
   }
   *out = slot->handle;
   return LQT_OK;
+}
+
+bool lqt__vk_pipeline_known(const lqt__vk_device *device, const lqt__vk_spec *spec) {
+  const lqt__vk_pipelines *pipelines = &device->pipelines;
+  return pipelines->capacity != 0 && find_slot(pipelines, spec)->handle != VK_NULL_HANDLE;
+}
+
+/* Pipelines that several threads make; Vulkan's cache object takes care of itself. */
+typedef struct batch {
+  lqt__vk_device *device;
+  const lqt__vk_spec *specs;
+  VkPipeline *handles;
+  VkResult *results;
+} batch;
+
+static void make_one(void *context, size_t i, unsigned worker) {
+  batch *b = context;
+  (void)worker;
+  for (size_t k = 0; k < i; k++) {
+    if (same_spec(&b->specs[k], &b->specs[i])) return; /* another task makes it */
+  }
+  b->results[i] = create_pipeline(b->device, &b->specs[i], &b->handles[i]);
+}
+
+#define MOST_THREADS 16u
+
+lqt_status lqt__vk_pipelines_add(lqt__vk_device *device, const lqt__vk_spec *specs, size_t count,
+                                 lqt_diag *diag) {
+  lqt__vk_pipelines *pipelines = &device->pipelines;
+  batch b = {.device = device, .specs = specs};
+  b.handles = lqt__alloc_zero(count * sizeof *b.handles);
+  b.results = lqt__alloc_zero(count * sizeof *b.results); /* VK_SUCCESS is 0 */
+  if (b.handles == NULL || b.results == NULL) {
+    lqt__free(b.handles);
+    lqt__free(b.results);
+    return lqt__fail_memory(diag, device->head.info.selector, count * sizeof *b.handles,
+                            "a list of pipelines");
+  }
+  VkResult result = VK_SUCCESS;
+  VkShaderModule module; /* modules are made here: the threads only read them */
+  for (size_t i = 0; i < count && result == VK_SUCCESS; i++) {
+    result = get_module(device, specs[i].shader, &module);
+  }
+  if (result == VK_SUCCESS) {
+    unsigned threads = lqt__core_count();
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    if (threads > count) threads = (unsigned)count;
+    lqt__pool *pool = lqt__pool_create(threads);
+    lqt__pool_run(pool, count, make_one, &b); /* without a pool one by one */
+    lqt__pool_destroy(pool);
+  }
+  bool memory = true;
+  for (size_t i = 0; i < count; i++) {
+    if (b.results[i] != VK_SUCCESS && result == VK_SUCCESS) result = b.results[i];
+    if (b.handles[i] == VK_NULL_HANDLE) continue;
+    lqt__vk_pipeline *slot = NULL;
+    memory = memory && reserve(pipelines);
+    if (memory) slot = find_slot(pipelines, &specs[i]);
+    if (slot == NULL || slot->handle != VK_NULL_HANDLE) {
+      device->vk.vkDestroyPipeline(device->handle, b.handles[i], NULL);
+      continue;
+    }
+    slot->spec = specs[i];
+    slot->handle = b.handles[i];
+    pipelines->used++;
+  }
+  lqt__free(b.handles);
+  lqt__free(b.results);
+  if (result != VK_SUCCESS) return lqt__vk_device_fail(device, diag, result, "compiling a shader");
+  if (memory) return LQT_OK;
+  return lqt__fail_memory(diag, device->head.info.selector, sizeof(lqt__vk_pipeline),
+                          "the table of pipelines");
 }
 
 /* Names of variants: few, and asked for again and again. */

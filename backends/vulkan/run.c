@@ -8,20 +8,70 @@
 
 #define PROFILE_OPS 1024u /* ops between two reads of the clock */
 
+static lqt_status record_dispatch(lqt__vk_device *device, VkCommandBuffer commands,
+                                  const lqt__vk_dispatch *d, lqt_diag *diag) {
+  if (d->x == 0 || d->y == 0) return LQT_OK;
+  VkPipeline pipeline;
+  LQT__TRY(lqt__vk_pipeline_get(device, &d->spec, &pipeline, diag));
+  device->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
+  device->vk.vkCmdPushConstants(commands, device->pipelines.layout, VK_SHADER_STAGE_COMPUTE_BIT, 0,
+                                d->push_bytes, &d->push);
+  device->vk.vkCmdDispatch(commands, d->x, d->y, 1);
+  return LQT_OK;
+}
+
 static lqt_status record_op(lqt__vk_device *device, VkCommandBuffer commands, const lqt_op *op,
                             lqt_diag *diag) {
   lqt__vk_dispatch dispatches[LQT__VK_MAX_DISPATCHES];
   size_t count = 0;
   LQT__TRY(lqt__vk_op_plan(device, op, dispatches, &count, diag));
   for (size_t i = 0; i < count; i++) {
-    const lqt__vk_dispatch *d = &dispatches[i];
-    if (d->x == 0 || d->y == 0) continue;
-    VkPipeline pipeline;
-    LQT__TRY(lqt__vk_pipeline_get(device, &d->spec, &pipeline, diag));
-    device->vk.vkCmdBindPipeline(commands, VK_PIPELINE_BIND_POINT_COMPUTE, pipeline);
-    device->vk.vkCmdPushConstants(commands, device->pipelines.layout, VK_SHADER_STAGE_COMPUTE_BIT,
-                                  0, d->push_bytes, &d->push);
-    device->vk.vkCmdDispatch(commands, d->x, d->y, 1);
+    LQT__TRY(record_dispatch(device, commands, &dispatches[i], diag));
+  }
+  return LQT_OK;
+}
+
+/* Makes the pipelines that the ops lack, all at once: compiling is what a first step waits for. */
+static lqt_status prepare(lqt__vk_device *device, const lqt_op *ops, size_t count,
+                          lqt_diag *diag) {
+  lqt__vk_spec *specs = NULL;
+  size_t used = 0, capacity = 0;
+  lqt_status status = LQT_OK;
+  for (size_t i = 0; i < count && status == LQT_OK; i++) {
+    lqt__vk_dispatch dispatches[LQT__VK_MAX_DISPATCHES];
+    size_t n = 0;
+    status = lqt__vk_op_plan(device, &ops[i], dispatches, &n, diag);
+    for (size_t k = 0; k < n && status == LQT_OK; k++) {
+      const lqt__vk_dispatch *d = &dispatches[k];
+      if (d->x == 0 || d->y == 0 || lqt__vk_pipeline_known(device, &d->spec)) continue;
+      if (used == capacity) {
+        capacity = capacity != 0 ? capacity * 2 : 32;
+        lqt__vk_spec *grown = lqt__realloc(specs, capacity * sizeof *grown);
+        if (grown == NULL) {
+          status = lqt__fail_memory(diag, device->head.info.selector, capacity * sizeof *grown,
+                                    "a list of pipelines");
+          break;
+        }
+        specs = grown;
+      }
+      specs[used++] = d->spec;
+    }
+  }
+  if (status == LQT_OK && used > 1) status = lqt__vk_pipelines_add(device, specs, used, diag);
+  lqt__free(specs);
+  return status;
+}
+
+lqt_status lqt__vk_record_ops(lqt__vk_device *device, VkCommandBuffer commands, const lqt_op *ops,
+                              size_t count, lqt_diag *diag) {
+  LQT__TRY(prepare(device, ops, count, diag));
+  lqt__vk_hazards hazards = {0};
+  for (size_t i = 0; i < count; i++) {
+    if (lqt__vk_hazards_meet(&hazards, &ops[i])) {
+      lqt__vk_barrier(device, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                      VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
+    }
+    LQT__TRY(record_op(device, commands, &ops[i], diag));
   }
   return LQT_OK;
 }
@@ -30,21 +80,21 @@ static lqt_status record(lqt__vk_device *device, VkCommandBuffer commands, const
                          size_t count, VkQueryPool queries, lqt_diag *diag) {
   LQT__TRY(lqt__vk_begin(device, commands, true, diag));
   const struct VolkDeviceTable *vk = &device->vk;
-  if (queries != VK_NULL_HANDLE) {
+  const VkPipelineStageFlags work = VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT;
+  if (queries == VK_NULL_HANDLE) {
+    LQT__TRY(lqt__vk_record_ops(device, commands, ops, count, diag));
+  } else { /* one after the other, so that each can be timed */
     vk->vkCmdResetQueryPool(commands, queries, 0, (uint32_t)count + 1);
     vk->vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries, 0);
-  }
-  for (size_t i = 0; i < count; i++) {
-    LQT__TRY(record_op(device, commands, &ops[i], diag));
-    bool last = i + 1 == count;
-    lqt__vk_barrier(device, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
-                    last ? VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT
-                         : VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT);
-    if (queries != VK_NULL_HANDLE) {
+    for (size_t i = 0; i < count; i++) {
+      LQT__TRY(record_op(device, commands, &ops[i], diag));
+      lqt__vk_barrier(device, commands, work, work);
       vk->vkCmdWriteTimestamp(commands, VK_PIPELINE_STAGE_BOTTOM_OF_PIPE_BIT, queries,
                               (uint32_t)i + 1);
     }
   }
+  lqt__vk_barrier(device, commands, work,
+                  VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT);
   VkResult result = vk->vkEndCommandBuffer(commands);
   if (result == VK_SUCCESS) return LQT_OK;
   return lqt__vk_device_fail(device, diag, result, "recording commands");
@@ -54,6 +104,18 @@ static lqt_status submit_and_wait(lqt__vk_device *device, VkCommandBuffer comman
                                   lqt_diag *diag) {
   LQT__TRY(lqt__vk_submit(device, &device->compute, commands, false, diag));
   return lqt__vk_wait(device, &device->compute, device->compute.submitted, diag);
+}
+
+lqt_status lqt__vk_run_dispatch(lqt__vk_device *device, const lqt__vk_dispatch *dispatch,
+                                lqt_diag *diag) {
+  VkCommandBuffer commands = device->compute.commands[1];
+  LQT__TRY(lqt__vk_begin(device, commands, false, diag));
+  LQT__TRY(record_dispatch(device, commands, dispatch, diag));
+  lqt__vk_barrier(device, commands, VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT,
+                  VK_PIPELINE_STAGE_ALL_COMMANDS_BIT | VK_PIPELINE_STAGE_HOST_BIT);
+  VkResult result = device->vk.vkEndCommandBuffer(commands);
+  if (result != VK_SUCCESS) return lqt__vk_device_fail(device, diag, result, "recording commands");
+  return submit_and_wait(device, commands, diag);
 }
 
 static bool same_program(const lqt__vk_device *device, const lqt_op *ops, size_t count) {

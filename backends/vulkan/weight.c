@@ -61,7 +61,11 @@ static void specialise(lqt__vk_weight *weight, const lqt__vk_device *device,
     add(weight, LQT__VK_W_COLUMNS16, desc->delta.columns16 != NULL);
   }
   if (desc->mask.bits != NULL) add(weight, LQT__VK_W_MASK, 1);
-  weight->wide_chunks = coded && desc->indices.bits == 4 && desc->codebook.vector_dim == 1 &&
+  if (lqt__vk_tiling_choose(device, desc, &weight->tiling)) {
+    add(weight, LQT__VK_W_LANE, weight->tiling.lane);
+    add(weight, LQT__VK_W_GRANULE, weight->tiling.granule);
+  }
+  weight->wide_chunks = coded && weight->tiling.lane == 0 && desc->indices.bits == 4 && desc->codebook.vector_dim == 1 &&
                         table_values(device, &desc->indices, &desc->codebook) != 0 &&
                         desc->residual.vectors == NULL && desc->zero_points == NULL &&
                         desc->mask.bits == NULL &&
@@ -174,6 +178,10 @@ static void fill_block(const lqt__vk_weight *weight, const lqt_weight_desc *desc
   out->bank_rows = (uint32_t)desc->bank_rows;
   out->bank_cols = (uint32_t)desc->bank_cols;
   out->banks_across = (uint32_t)lqt__ceil_div(desc->cols, desc->bank_cols);
+  if (weight->tiling.lane != 0) {
+    out->group_stride = weight->tiling.groups;
+    out->blocks = weight->tiling.blocks;
+  }
   out->entries = desc->codebook.entries;
   out->residual_entries = desc->residual.entries;
 }
@@ -185,15 +193,27 @@ static lqt_status upload_parts(lqt__vk_device *device, lqt__vk_weight *weight,
   for (size_t i = 0; i < count; i++) {
     const source *s = &sources[i];
     lqt__vk_range *range = &weight->parts[s->part];
+    bool tiled = weight->tiling.lane != 0 &&
+                 (s->part == LQT__VK_PART_DATA || s->part == LQT__VK_PART_SCALES);
+    if (tiled) {
+      sources[i].bytes = s->part == LQT__VK_PART_DATA
+                             ? lqt__vk_tiled_bytes(&weight->tiling)
+                             : (uint64_t)weight->tiling.tiles * weight->tiling.groups * 32;
+    }
     uint64_t bytes;
+    weight->part_bytes[s->part] = s->bytes + s->extra;
     if (!lqt__add(s->bytes, s->extra + OVERREAD_BYTES, &bytes)) {
       return lqt__fail(diag, LQT_OVERFLOW, device->head.info.selector, "the weight is too large");
     }
     LQT__TRY(lqt__vk_allocate(device, bytes, range, diag));
-    LQT__TRY(lqt__vk_upload(device, range, 0, s->data, s->bytes, diag));
+    if (!tiled) LQT__TRY(lqt__vk_upload(device, range, 0, s->data, s->bytes, diag));
     if (s->extra != 0) {
       LQT__TRY(lqt__vk_upload(device, range, s->bytes, desc->delta.values_b, s->extra, diag));
     }
+  }
+  if (weight->tiling.lane != 0) {
+    LQT__TRY(lqt__vk_tiled_upload(device, &weight->tiling, desc, &weight->parts[LQT__VK_PART_DATA],
+                                  &weight->parts[LQT__VK_PART_SCALES], diag));
   }
   lqt__vk_weight_block block;
   fill_block(weight, desc, &block);
@@ -237,48 +257,4 @@ void lqt__vk_weight_destroy(lqt_weight *head) {
   for (int i = 0; i < LQT__VK_PART_COUNT; i++) lqt__vk_free(device, &weight->parts[i]);
   __atomic_fetch_add(&device->generation, 1, __ATOMIC_RELAXED);
   lqt__free(weight);
-}
-
-/* Where a part lies on the device. */
-static void locate(const lqt__vk_weight *weight, lqt_weight_part part, const lqt__vk_range **range,
-                   uint64_t *offset) {
-  static const lqt__vk_part places[] = {
-      [LQT_PART_CODEBOOK] = LQT__VK_PART_BOOK,
-      [LQT_PART_RESIDUAL] = LQT__VK_PART_RESIDUAL_BOOK,
-      [LQT_PART_GROUP_SCALES] = LQT__VK_PART_SCALES,
-      [LQT_PART_ZERO_POINTS] = LQT__VK_PART_ZEROS,
-      [LQT_PART_DELTA_VALUES] = LQT__VK_PART_DELTA,
-      [LQT_PART_SCALE] = LQT__VK_PART_BLOCK,
-      [LQT_PART_RESIDUAL_SCALE] = LQT__VK_PART_BLOCK,
-      [LQT_PART_INDICES] = LQT__VK_PART_DATA,
-      [LQT_PART_RESIDUAL_INDICES] = LQT__VK_PART_RESIDUAL_DATA,
-      [LQT_PART_MASK] = LQT__VK_PART_MASK,
-      [LQT_PART_PLAIN] = LQT__VK_PART_DATA,
-  };
-  *range = &weight->parts[places[part]];
-  *offset = part == LQT_PART_SCALE            ? offsetof(lqt__vk_weight_block, scale)
-            : part == LQT_PART_RESIDUAL_SCALE ? offsetof(lqt__vk_weight_block, residual_scale)
-                                              : 0;
-}
-
-lqt_status lqt__vk_weight_patch(lqt_weight *head, const lqt_weight_patch *patches, size_t count,
-                                lqt_diag *diag) {
-  lqt__vk_weight *weight = (lqt__vk_weight *)head;
-  lqt__vk_device *device = (lqt__vk_device *)head->device;
-  lqt__vk_copy *copies = lqt__alloc_array(count, sizeof *copies);
-  if (copies == NULL) {
-    return lqt__fail_memory(diag, head->device->info.selector, count * sizeof *copies,
-                            "a list of copies");
-  }
-  for (size_t i = 0; i < count; i++) {
-    const lqt_weight_patch *patch = &patches[i];
-    uint64_t size = lqt__weight_part_size(&head->shape, patch->part), base;
-    locate(weight, patch->part, &copies[i].to, &base);
-    copies[i].offset = base + patch->first * size;
-    copies[i].data = patch->data;
-    copies[i].bytes = patch->count * size;
-  }
-  lqt_status status = lqt__vk_upload_many(device, copies, count, diag);
-  lqt__free(copies);
-  return status;
 }
