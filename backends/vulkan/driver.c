@@ -212,7 +212,8 @@ static bool has_extension(VkPhysicalDevice handle, const char *name) {
   if (vkEnumerateDeviceExtensionProperties(handle, NULL, &count, NULL) != VK_SUCCESS) return false;
   VkExtensionProperties *all = calloc(count + 1u, sizeof *all);
   bool found = false;
-  if (all != NULL && vkEnumerateDeviceExtensionProperties(handle, NULL, &count, all) >= VK_SUCCESS) {
+  if (all != NULL &&
+      vkEnumerateDeviceExtensionProperties(handle, NULL, &count, all) >= VK_SUCCESS) {
     for (uint32_t i = 0; i < count; i++) found = found || strcmp(all[i].extensionName, name) == 0;
   }
   free(all);

@@ -106,8 +106,7 @@ bool lqt__vk_tiling_choose(const lqt__vk_device *device, const lqt_weight_desc *
   out->granule = unit / 4 * bits / dim / 8;
   out->row_bytes = (uint32_t)lqt__ceil_div(lqt__ceil_div(desc->cols, dim) * bits, 8);
   out->blocks = (uint32_t)lqt__ceil_div(out->row_bytes, 4ull * out->lane);
-  out->groups =
-      desc->group_size != 0 ? (uint32_t)lqt__ceil_div(desc->cols, desc->group_size) : 0;
+  out->groups = desc->group_size != 0 ? (uint32_t)lqt__ceil_div(desc->cols, desc->group_size) : 0;
   out->tiles = (uint32_t)lqt__ceil_div(desc->rows, 16);
   return true;
 }
@@ -207,7 +206,8 @@ void lqt__vk_frag_few(const lqt__vk_device *device, const lqt__vk_weight *weight
                       lqt__vk_dispatch *d) {
   const uint32_t most = up_to_power(tokens, 16);
   const uint32_t units = weight->tiling.lane / weight->tiling.granule;
-  const uint32_t piece = most == 1 ? 8 : most <= 8 ? 4 : 2;
+  /* Emulated products are small: what compiles them is a processor. */
+  const uint32_t piece = device->frag.emulated ? 1 : most == 1 ? 8 : most <= 8 ? 4 : 2;
   /* Sums of a round take 512 bytes a tile and token. */
   uint32_t round = most == 1 ? 16 : most == 2 ? 8 : most == 4 ? 6 : 3;
   if (device->frag.emulated) round = most > 8 ? 1 : 2; /* 32 KiB are enough */
@@ -235,6 +235,7 @@ void lqt__vk_frag_many(const lqt__vk_device *device, const lqt__vk_weight *weigh
                        lqt__vk_dispatch *d) {
   /* Many rows of x: more tiles of the weight share what is read of x. */
   uint32_t rt = tokens >= 512 ? 4 : 2, nt = tokens <= 32 ? 4 : 8, subgroups = 4;
+  if (device->frag.emulated) rt = 1, nt = 2, subgroups = 2;
   const uint32_t replicas = 16; /* a table that leaves room for x in 48 KiB */
   const uint32_t tiles = weight->tiling.tiles, parts = (uint32_t)lqt__ceil_div(tokens, nt * 8);
   while (lqt__ceil_div(tiles, subgroups * rt) * parts < device->physical->multiprocessors) {

@@ -1,5 +1,6 @@
 /* Changes of weights: where the bytes of a canonical part lie on the device, patches that are
- * written at once, and staged patches that are exchanged with the live bytes (shaders/swap.comp). */
+ * written at once, and staged patches that are exchanged with the live bytes (shaders/swap.comp).
+ */
 #include <string.h>
 
 #include "backends/vulkan/vulkan.h"
@@ -122,8 +123,7 @@ lqt_status lqt__vk_weight_patch(lqt_weight *head, const lqt_weight_patch *patche
   }
   out.count = 0;
   for (size_t i = 0; i < count; i++) translate(weight, &patches[i], &out.base);
-  lqt_status status =
-      lqt__vk_upload_many((lqt__vk_device *)head->device, out.copies, pieces, diag);
+  lqt_status status = lqt__vk_upload_many((lqt__vk_device *)head->device, out.copies, pieces, diag);
   lqt__free(out.copies);
   return status;
 }
@@ -235,9 +235,8 @@ lqt_status lqt__vk_patch_create(lqt_device *head, const lqt_patch_change *change
   if (data == NULL) {
     status = lqt__fail_memory(diag, head->info.selector, bytes, "a patch");
   } else {
-    out = (run_sink){.base = {take_run},
-                     .staged = data,
-                     .runs = (lqt__vk_swap_run *)(data + patch->words * 4)};
+    out = (run_sink){
+        .base = {take_run}, .staged = data, .runs = (lqt__vk_swap_run *)(data + patch->words * 4)};
     for (size_t i = 0; i < count; i++) {
       translate((lqt__vk_weight *)changes[i].weight, &changes[i].patch, &out.base);
     }

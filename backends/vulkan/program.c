@@ -1,5 +1,5 @@
-/* Programs: one command buffer holds the copies in, the ops and the copies out, is recorded once and
- * submitted again and again, so that a step costs one submission and one wait. */
+/* Programs: one command buffer holds the copies in, the ops and the copies out, is recorded once
+ * and submitted again and again, so that a step costs one submission and one wait. */
 #include <string.h>
 
 #include "backends/vulkan/vulkan.h"
@@ -127,8 +127,8 @@ static void move_bytes(const lqt__vk_device *device, const native *n, const lqt_
   for (size_t i = 0; i < count; i++) {
     const place *p = &n->places[first + i];
     if (p->bytes == 0) continue;
-    uint8_t *at = device->memory.direct ? range_of(p)->mapped + p->offset
-                                        : n->staging.mapped + p->staged;
+    uint8_t *at =
+        device->memory.direct ? range_of(p)->mapped + p->offset : n->staging.mapped + p->staged;
     if (first == 0) {
       memcpy(at, transfers[i].data, p->bytes);
     } else {

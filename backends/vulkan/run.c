@@ -32,8 +32,7 @@ static lqt_status record_op(lqt__vk_device *device, VkCommandBuffer commands, co
 }
 
 /* Makes the pipelines that the ops lack, all at once: compiling is what a first step waits for. */
-static lqt_status prepare(lqt__vk_device *device, const lqt_op *ops, size_t count,
-                          lqt_diag *diag) {
+static lqt_status prepare(lqt__vk_device *device, const lqt_op *ops, size_t count, lqt_diag *diag) {
   lqt__vk_spec *specs = NULL;
   size_t used = 0, capacity = 0;
   lqt_status status = LQT_OK;

@@ -168,8 +168,8 @@ typedef struct lqt__vk_device {
   lqt__vk_memory memory;
   lqt__vk_pipelines pipelines;
   lqt__vk_context compute, transfer;
-  lqt__vk_context copy; /* of staged patches: waits for nobody, and only flips wait for it */
-  pthread_mutex_t queue_lock;    /* submissions; both contexts may share a queue */
+  lqt__vk_context copy;       /* of staged patches: waits for nobody, and only flips wait for it */
+  pthread_mutex_t queue_lock; /* submissions; both contexts may share a queue */
   pthread_mutex_t transfer_lock; /* the transfer context and the staging ring */
   lqt__vk_staging staging;
   lqt__vk_staging patch_ring; /* two halves, made with the first patch */

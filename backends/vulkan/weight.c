@@ -65,7 +65,8 @@ static void specialise(lqt__vk_weight *weight, const lqt__vk_device *device,
     add(weight, LQT__VK_W_LANE, weight->tiling.lane);
     add(weight, LQT__VK_W_GRANULE, weight->tiling.granule);
   }
-  weight->wide_chunks = coded && weight->tiling.lane == 0 && desc->indices.bits == 4 && desc->codebook.vector_dim == 1 &&
+  weight->wide_chunks = coded && weight->tiling.lane == 0 && desc->indices.bits == 4 &&
+                        desc->codebook.vector_dim == 1 &&
                         table_values(device, &desc->indices, &desc->codebook) != 0 &&
                         desc->residual.vectors == NULL && desc->zero_points == NULL &&
                         desc->mask.bits == NULL &&
