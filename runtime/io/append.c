@@ -52,7 +52,7 @@ static bool take_lock(int fd) {
  * is the one on the file that has the name. */
 static lqt_status open_locked(lqt__append_file *file, lqt__append_mode mode, lqt_diag *diag) {
   const int access = mode == LQT__APPEND_READ ? O_RDONLY : O_RDWR;
-  for (;;) {
+  for (int attempt = 0; attempt < 100; attempt++) {
     file->created = false;
     file->fd = lqt__io_fails() ? -1 : open(file->path, access | O_CLOEXEC);
     if (file->fd < 0 && errno == ENOENT && mode == LQT__APPEND_CREATE) {
@@ -76,7 +76,12 @@ static lqt_status open_locked(lqt__append_file *file, lqt__append_mode mode, lqt
     }
     if (names(file->path, file->fd)) return LQT_OK;
     close(file->fd);
+    file->fd = -1;
   }
+  return lqt__fail(
+      diag, LQT_IO, file->path,
+      "the file cannot be opened and cannot be created: a link that leads nowhere, or a "
+      "name that others keep changing");
 }
 
 lqt_status lqt__append_open(const char *path, lqt__append_mode mode, lqt__append_file **out,

@@ -108,6 +108,13 @@ Test(journal, one_writer) {
   lqt__journal_close(journal);
 }
 
+Test(journal, a_link_that_leads_nowhere) {
+  lqt__journal_options writer = journal_writer();
+  lqt__journal *journal;
+  cr_assert_eq(symlink("nowhere", journal_path), 0);
+  cr_assert_eq(lqt__journal_open(journal_path, &writer, &journal, NULL, NULL), LQT_IO);
+}
+
 Test(journal, another_base) {
   lqt__journal_options writer = journal_writer();
   lqt__journal *journal = journal_open(&writer, NULL);
