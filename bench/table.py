@@ -24,10 +24,14 @@ def main():
         if name.startswith("selftest-"):
             rows.append((name[9:-5], "selftest", f"{data['passed']} passed, {data['failed']} failed"))
         elif name.startswith("session-"):
-            rows.append((data["device"], os.path.basename(data["model"]),
-                         f"prefill {data['prefill_tokens_per_second']:.0f} tokens/s, decode "
-                         f"{data['decode_tokens_per_second']:.1f} tokens/s "
-                         f"({data['decode_bytes_per_second'] / 1e9:.1f} GB/s of weights)"))
+            for result in data["results"]:
+                rate = result["bytes_per_second"]
+                rows.append((data["device"],
+                             f"{os.path.basename(data['model'])} {result['phase']} "
+                             f"batch {result['batch']} context {result['context']}",
+                             f"{result['seconds'] * 1e3:.2f} ms a step, "
+                             f"{result['tokens_per_second']:.1f} tokens/s"
+                             + (f", {rate / 1e9:.1f} GB/s" if rate else "")))
         elif name.startswith("ops-"):
             for result in data["results"]:
                 ratio = result["read_ratio"]

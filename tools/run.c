@@ -274,6 +274,9 @@ static lqt_status generation_open(generation *run, lqt_diag *diag) {
   }
   if (status == LQT_OK) status = lqt_session_sequence_add(run->session, &run->sequence, diag);
   if (status == LQT_OK) status = lqt_sampler_create(&args->sampler, &run->sampler, diag);
+  if (status == LQT_OK) {
+    status = lqt_session_sequence_sampler(run->session, run->sequence, run->sampler, diag);
+  }
   if (status != LQT_OK) return status;
   run->written = malloc((args->tokens + 1) * sizeof *run->written);
   if (run->written == NULL) return tool_diag(diag, LQT_OUT_OF_MEMORY, NULL, "no memory");
@@ -324,13 +327,12 @@ static lqt_status step(generation *run, const int32_t *tokens, size_t count, lqt
   lqt_status followed = follow(run, diag);
   if (followed != LQT_OK) return followed;
   lqt_step_input input = {
-      .sequence = run->sequence, .want = LQT_LOGITS_LAST, .tokens = tokens, .count = count};
+      .sequence = run->sequence, .want = LQT_LOGITS_SAMPLE, .tokens = tokens, .count = count};
   return lqt_session_step(run->session, &input, 1, NULL, diag);
 }
 
 static lqt_status generate(generation *run, lqt_diag *diag) {
   const run_args *args = run->args;
-  uint32_t vocab = lqt_engine_vocab_size(run->engine.engine);
   int32_t eos = args->ignore_eos ? -1 : lqt_tokenizer_eos(run->tokenizer);
   double start = tool_now();
   lqt_status status = step(run, run->prompt, run->prompt_count, diag);
@@ -343,8 +345,7 @@ static lqt_status generate(generation *run, lqt_diag *diag) {
       break;
     }
     int32_t token;
-    status = lqt_sampler_sample(run->sampler, lqt_session_logits(run->session, 0, 0), vocab, &token,
-                                diag);
+    status = lqt_session_sample(run->session, 0, run->sampler, &token, diag);
     if (status != LQT_OK) break;
     if (token == eos) {
       run->stop = "eos";

@@ -185,6 +185,7 @@ void lqt__cpu_weight_row(const lqt__cpu_weight *weight, const lqt__cpu_kernels *
                          uint64_t row, uint64_t col, uint64_t n, float *out);
 
 /* Runs one op whose contract and indices were checked. */
+void lqt__cpu_topk(const lqt_op *op);
 LQT_NODISCARD lqt_status lqt__cpu_oracle_op(lqt__cpu_device *device, const lqt_op *op,
                                             lqt_diag *diag);
 LQT_NODISCARD lqt_status lqt__cpu_vector_op(lqt__cpu_device *device, const lqt_op *op,

@@ -204,6 +204,10 @@ static lqt_status run_op(lqt__cpu_device *device, const lqt_op *op, lqt_diag *di
                      lqt_dtype_name(activation->dtype));
   }
   LQT__TRY(lqt__cpu_check_indices(op, diag));
+  if (op->kind == LQT_OP_TOPK) {
+    lqt__cpu_topk(op);
+    return LQT_OK;
+  }
   if (device->oracle) return lqt__cpu_oracle_op(device, op, diag);
   switch (op->kind) {
     case LQT_OP_MATMUL:
@@ -252,6 +256,7 @@ static const char *variant(lqt_device *base, const lqt_op *op) {
       NAMES(LQT_OP_ADD, "lqt_add_f32"),
       NAMES(LQT_OP_GATHER, "lqt_gather_f32"),
       NAMES(LQT_OP_DEQUANT, "lqt_dequant_any_f32"),
+      [LQT_OP_TOPK] = {"lqt_topk_f32__scalar", "lqt_topk_f32__scalar", "lqt_topk_f32__scalar"},
 #undef NAMES
   };
   if (op->kind <= 0 || op->kind >= LQT_OP_COUNT_) return "";
@@ -298,6 +303,7 @@ const lqt_backend *lqt_backend_cpu(void) {
       .patch_flip = lqt__cpu_patch_flip,
       .patch_destroy = lqt__cpu_patch_destroy,
       .weight_digest = lqt__cpu_weight_digest,
+      .optional_ops = 1u << LQT_OP_TOPK,
   };
   return &backend;
 }

@@ -430,38 +430,56 @@ static lqt_status buffer_read(lqt_buffer *base, uint64_t offset, void *data, uin
   return status;
 }
 
-/* Runs the ops one by one between events. */
+/* The time between two events is that of ops[i]; several ops that one kernel did count as the last
+ * of them. */
+static lqt_status run_between(lqt__cu_device *device, const lqt_op *ops, size_t count,
+                              CUevent *events, lqt_diag *diag) {
+  const lqt__cu_driver *driver = device->driver;
+  LQT__TRY(
+      lqt__cu_check(device, driver->EventRecord(events[0], device->stream), "time an op", diag));
+  for (size_t i = 0, taken; i < count; i += taken) {
+    LQT__TRY(lqt__cu_op_run_fused(device, &ops[i], count - i, &taken, diag));
+    for (size_t k = 1; k <= taken; k++) {
+      LQT__TRY(lqt__cu_check(device, driver->EventRecord(events[i + k], device->stream),
+                             "time an op", diag));
+    }
+  }
+  LQT__TRY(
+      lqt__cu_check(device, driver->StreamSynchronize(device->stream), "run the program", diag));
+  for (size_t i = 0; i < count; i++) {
+    float before = 0, after = 0;
+    if (driver->EventElapsedTime(&before, events[0], events[i]) == CUDA_SUCCESS &&
+        driver->EventElapsedTime(&after, events[0], events[i + 1]) == CUDA_SUCCESS) {
+      lqt__profile_add(&device->profile, &ops[i], 1e-3 * (double)(after - before));
+    }
+  }
+  return LQT_OK;
+}
+
 lqt_status lqt__cu_ops_run_profiled(lqt__cu_device *device, const lqt_op *ops, size_t count,
                                     lqt_diag *diag) {
   const lqt__cu_driver *driver = device->driver;
-  CUevent begin = NULL, end = NULL;
-  lqt_status status =
-      lqt__cu_check(device, driver->EventCreate(&begin, CU_EVENT_DEFAULT), "create an event", diag);
-  if (status == LQT_OK) {
-    status =
-        lqt__cu_check(device, driver->EventCreate(&end, CU_EVENT_DEFAULT), "create an event", diag);
+  CUevent *events = lqt__alloc_array(count + 1, sizeof *events);
+  if (events == NULL) return lqt__fail_memory(diag, "cuda", count * sizeof *events, "events");
+  lqt_status status = LQT_OK;
+  for (size_t i = 0; i <= count && status == LQT_OK; i++) {
+    status = lqt__cu_check(device, driver->EventCreate(&events[i], CU_EVENT_DEFAULT),
+                           "create an event", diag);
+    if (status != LQT_OK) events[i] = NULL;
   }
-  for (size_t i = 0; i < count && status == LQT_OK; i++) {
-    status = lqt__cu_check(device, driver->EventRecord(begin, device->stream), "time an op", diag);
-    if (status == LQT_OK) status = lqt__cu_op_run(device, &ops[i], diag);
-    if (status != LQT_OK) break;
-    status = lqt__cu_check(device, driver->EventRecord(end, device->stream), "time an op", diag);
-    if (status != LQT_OK) break;
-    status = lqt__cu_check(device, driver->StreamSynchronize(device->stream),
-                           lqt_op_name(ops[i].kind), diag);
-    float milliseconds = 0;
-    if (status == LQT_OK && driver->EventElapsedTime(&milliseconds, begin, end) == CUDA_SUCCESS) {
-      lqt__profile_add(&device->profile, &ops[i], 1e-3 * (double)milliseconds);
-    }
+  if (status == LQT_OK) status = run_between(device, ops, count, events, diag);
+  for (size_t i = 0; i <= count; i++) {
+    if (events[i] != NULL) (void)driver->EventDestroy(events[i]);
   }
-  if (begin != NULL) (void)driver->EventDestroy(begin);
-  if (end != NULL) (void)driver->EventDestroy(end);
+  lqt__free(events);
   return status;
 }
 
 lqt_status lqt__cu_ops_run(lqt__cu_device *device, const lqt_op *ops, size_t count,
                            lqt_diag *diag) {
-  for (size_t i = 0; i < count; i++) LQT__TRY(lqt__cu_op_run(device, &ops[i], diag));
+  for (size_t i = 0, taken; i < count; i += taken) {
+    LQT__TRY(lqt__cu_op_run_fused(device, &ops[i], count - i, &taken, diag));
+  }
   return LQT_OK;
 }
 
@@ -522,6 +540,7 @@ const lqt_backend *lqt_backend_cuda(void) {
       .profile_take = profile_take,
       .program_run = lqt__cu_program_run,
       .program_forget = lqt__cu_program_forget,
+      .optional_ops = 1u << LQT_OP_TOPK,
       .patch_create = lqt__cu_patch_create,
       .patch_wait = lqt__cu_patch_wait,
       .patch_flip = lqt__cu_patch_flip,

@@ -7,6 +7,7 @@
 
 #include "device/profile.h"
 #include "kernels/params.h"
+#include "kernels/step_params.h"
 #include "lqt/backend.h"
 
 /* Entry points of the driver, X(name, symbol). The symbols are those that cuda.h maps the names to.
@@ -74,21 +75,29 @@ typedef struct lqt__cu_driver {
 /* The driver, loaded and initialised once; NULL with the reason when there is none. */
 const lqt__cu_driver *lqt__cu_driver_get(const char **out_reason);
 
-/* Embedded fatbins. */
+/* Embedded fatbins, X(enumerator, kernels/<name>.cu). */
+#define LQT__CU_MODULE_TABLE(X) \
+  X(OPS, ops)                   \
+  X(PACK, pack)                 \
+  X(SMALL2, small2)             \
+  X(SMALL3, small3)             \
+  X(SMALL4, small4)             \
+  X(SMALL8, small8)             \
+  X(SWAP, swap)                 \
+  X(WIDE2, wide2)               \
+  X(WIDE3, wide3)               \
+  X(WIDE4, wide4)               \
+  X(WIDE8, wide8)               \
+  X(WIDE_FEW, wide_few)         \
+  X(ATTENTION, attention)       \
+  X(STEP, step)                 \
+  X(TOPK, topk)
+
 typedef enum lqt__cu_module {
-  LQT__CU_OPS = 0,
-  LQT__CU_PACK,
-  LQT__CU_SMALL2,
-  LQT__CU_SMALL3,
-  LQT__CU_SMALL4,
-  LQT__CU_SMALL8,
-  LQT__CU_SWAP,
-  LQT__CU_WIDE2, /* 9.0 alone */
-  LQT__CU_WIDE3,
-  LQT__CU_WIDE4,
-  LQT__CU_WIDE8,
-  LQT__CU_WIDE_FEW,
-  LQT__CU_MODULES
+#define LQT__CU_MODULE_NUMBER(number, name) LQT__CU_##number,
+  LQT__CU_MODULE_TABLE(LQT__CU_MODULE_NUMBER)
+#undef LQT__CU_MODULE_NUMBER
+      LQT__CU_MODULES
 } lqt__cu_module;
 const void *lqt__cu_fatbin(lqt__cu_module module);
 
@@ -117,8 +126,9 @@ typedef struct lqt__cu_device {
   lqt__profile profile;
   void *staging; /* pinned, of programs' transfers */
   uint64_t staging_bytes;
-  /* Goes up when something changes that recorded launches carry by value: see program.c. Guarded by
-   * the mutex. */
+  /* Goes up when something changes that recorded launches carry by value: whoever writes to an
+   * lqt__cu_weight_view or moves the scratch memory raises it. See program.c. Guarded by the mutex.
+   */
   uint64_t epoch;
   bool capturing;
   pthread_mutex_t patch_mutex; /* of what follows; never taken while `mutex` is held */
@@ -226,6 +236,36 @@ bool lqt__cu_wide_takes(const lqt__cu_device *device, const lqt__cu_weight *weig
 lqt_status lqt__cu_wide_run(lqt__cu_device *device, const lqt__cu_product *product, lqt_diag *diag);
 const char *lqt__cu_wide_name(const lqt__cu_weight *weight, uint32_t weight_bits, uint64_t tokens);
 
+/* What products of one token take: addresses; gain 0: x as it is. */
+typedef struct lqt__cu_front {
+  uint64_t x;              /* half [k] */
+  uint64_t gain, norm_out; /* x / rms(x) * gain, which also goes to norm_out */
+  float eps;
+} lqt__cu_front;
+bool lqt__cu_single_fits(const lqt__cu_device *device, const lqt__cu_weight *weight);
+bool lqt__cu_is_single(const lqt__cu_device *device, const lqt_op *op);
+lqt_status lqt__cu_single(lqt__cu_device *device, const lqt_op *op, const lqt__cu_front *front,
+                          lqt_diag *diag);
+/* One stream of indices; `args` but for the kernel's split of the columns. */
+lqt_status lqt__cu_single_stream(lqt__cu_device *device, const lqt__cu_weight *weight,
+                                 const lqt__cu_stream *stream, const lqt__cu_small *args,
+                                 lqt_diag *diag);
+const char *lqt__cu_single_variant(const lqt__cu_weight *weight, uint32_t bits);
+lqt__cu_small lqt__cu_small_args(const lqt__cu_weight *weight, const lqt__cu_stream *stream);
+/* Rows and columns of the tables of kernel names: 2, 3, 4, 8 bits; k-steps a scale covers. */
+static inline uint32_t lqt__cu_bits_slot(uint32_t bits) { return bits == 8 ? 3 : bits - 2; }
+static inline uint32_t lqt__cu_steps_slot(const lqt__cu_weight_view *view) {
+  if (view->scales == 0) return 0;
+  return view->group_size == 16 ? 1 : view->group_size == 32 ? 2 : 3;
+}
+lqt_status lqt__cu_attention_run(lqt__cu_device *device, const lqt_op *op, lqt__cu_op *general,
+                                 lqt_diag *diag);
+const char *lqt__cu_attention_variant(const lqt_op *op);
+/* Launches the first of `ops`, or several of them at once where a kernel does so; returns how many
+ * in *out_taken. */
+lqt_status lqt__cu_op_run_fused(lqt__cu_device *device, const lqt_op *ops, size_t count,
+                                size_t *out_taken, lqt_diag *diag);
+const char *lqt__cu_fused_variant(const lqt_op *op); /* NULL: none of those */
 /* The kernel that the op would run. */
 const char *lqt__cu_variant(lqt_device *device, const lqt_op *op);
 const char *lqt__cu_matmul_variant(lqt__cu_device *device, const lqt_op *op);

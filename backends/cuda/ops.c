@@ -23,15 +23,13 @@ static const char *kernel_name(const lqt_op *op) {
       [LQT_OP_ADD] = {"lqt_add_f32", "lqt_add_f16"},
       [LQT_OP_GATHER] = {"lqt_gather_f32", "lqt_gather_f16"},
       [LQT_OP_DEQUANT] = {"lqt_dequant_any", "lqt_dequant_any"},
+      [LQT_OP_TOPK] = {"lqt_topk_f32", "lqt_topk_f16"},
   };
   static const char *const write_names[2][2] = {{"lqt_kv_write_f32_f32", "lqt_kv_write_f32_f16"},
                                                 {"lqt_kv_write_f16_f32", "lqt_kv_write_f16_f16"}};
-  static const char *const attention_names[2][2] = {
-      {"lqt_attention_f32_f32", "lqt_attention_f32_f16"},
-      {"lqt_attention_f16_f32", "lqt_attention_f16_f16"}};
-  const bool half = is_half(activation(op));
+  const bool half = is_half(op->kind == LQT_OP_TOPK ? &op->in[0] : activation(op));
   if (op->kind == LQT_OP_KV_WRITE) return write_names[half][is_half(&op->out[0])];
-  if (op->kind == LQT_OP_ATTENTION) return attention_names[half][is_half(&op->in[3])];
+  if (op->kind == LQT_OP_ATTENTION) return lqt__cu_attention_variant(op);
   return op->kind > 0 && op->kind < LQT_OP_COUNT_ ? names[op->kind][half] : NULL;
 }
 
@@ -60,60 +58,6 @@ static lqt__cu_op args_of(const lqt_op *op) {
   }
   if (op->weight[0] != NULL) args.weight = ((const lqt__cu_weight *)op->weight[0])->view;
   return args;
-}
-
-#define ATTENTION_MAX_HEAD 1024u
-#define ATTENTION_THREADS 128u
-
-static lqt_status attention(lqt__cu_device *device, const lqt_op *op, lqt__cu_op *args,
-                            lqt_diag *diag) {
-  if (op->head_dim > ATTENTION_MAX_HEAD) {
-    return lqt__fail(diag, LQT_UNSUPPORTED, "attention", "heads of %u are larger than %u",
-                     op->head_dim, ATTENTION_MAX_HEAD);
-  }
-  const lqt_view *table = &op->in[5];
-  args->in_rows = (uint32_t)table->rows;
-  args->table_cols = (uint32_t)table->cols;
-  args->page_rows = (uint32_t)op->in[3].rows;
-  const uint64_t longest = table->cols * op->page_tokens;
-  /* Parts of the sequence until every multiprocessor has some blocks, none under 256 positions. */
-  const uint64_t pairs = (uint64_t)op->heads * args->rows;
-  uint64_t parts = lqt__ceil_div((uint64_t)device->multiprocessors * 4, pairs);
-  const uint64_t most = lqt__ceil_div(longest, 256);
-  if (parts > most) parts = most;
-  if (parts > 64) parts = 64;
-  if (parts == 0) parts = 1;
-  args->chunk = (uint32_t)(lqt__ceil_div(lqt__ceil_div(longest, parts), ATTENTION_THREADS) *
-                           ATTENTION_THREADS);
-  args->splits = (uint32_t)parts;
-  if (parts > 1) {
-    CUdeviceptr scratch;
-    LQT__TRY(lqt__cu_scratch(device, pairs * parts * (op->head_dim + 2) * 4, &scratch, diag));
-    args->scratch = scratch;
-  }
-  for (uint32_t done = 0; done < args->rows; done += 65535) {
-    lqt__cu_op some = *args;
-    const uint64_t size = is_half(&op->in[0]) ? 2 : 4;
-    some.in[0] += done * some.in_stride[0] * size;
-    some.in[1] += (uint64_t)done * 4;
-    some.in[2] += (uint64_t)done * 4;
-    some.out[0] += done * some.out_stride[0] * size;
-    some.scratch += (uint64_t)done * op->heads * parts * (op->head_dim + 2) * 4;
-    const uint32_t rows = args->rows - done < 65535 ? args->rows - done : 65535;
-    lqt__cu_launch launch = {.module = LQT__CU_OPS,
-                             .name = kernel_name(op),
-                             .grid = {op->heads, rows, (uint32_t)parts},
-                             .threads = ATTENTION_THREADS,
-                             .shared = (op->head_dim + ATTENTION_THREADS) * 4,
-                             .args = &some};
-    LQT__TRY(lqt__cu_run(device, &launch, diag));
-    if (parts == 1) continue;
-    launch.name = is_half(&op->in[0]) ? "lqt_attention_join_f16" : "lqt_attention_join_f32";
-    launch.grid[2] = 1;
-    launch.shared = 0;
-    LQT__TRY(lqt__cu_run(device, &launch, diag));
-  }
-  return LQT_OK;
 }
 
 /* Moves the operands that advance with the tokens. */
@@ -155,6 +99,27 @@ static lqt_status by_rows(lqt__cu_device *device, const lqt_op *op, lqt__cu_op *
   return LQT_OK;
 }
 
+#define TOPK_SHARED_BYTES (32 * 256 * 4 + 1024 * 8 + 256) /* of kernels/topk.cu, and some */
+
+static lqt_status topk(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag) {
+  lqt__cu_topk args = {.in = lqt__cu_address(&op->in[0]),
+                       .values = lqt__cu_address(&op->out[0]),
+                       .ids = lqt__cu_address(&op->out[1]),
+                       .in_stride = op->in[0].row_stride,
+                       .values_stride = op->out[0].row_stride,
+                       .ids_stride = op->out[1].row_stride,
+                       .cols = (uint32_t)op->in[0].cols,
+                       .k = (uint32_t)op->out[0].cols};
+  lqt__cu_launch launch = {.module = LQT__CU_TOPK,
+                           .name = kernel_name(op),
+                           .grid = {(uint32_t)op->in[0].rows, 1, 1},
+                           .threads = 1024,
+                           .shared = args.k == 1 ? 256 : TOPK_SHARED_BYTES,
+                           .args = &args,
+                           .overlap = true};
+  return lqt__cu_run(device, &launch, diag);
+}
+
 lqt_status lqt__cu_op_run(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag) {
   const lqt_view *act = activation(op);
   if (act->rows == 0 || act->cols == 0) return LQT_OK;
@@ -163,11 +128,12 @@ lqt_status lqt__cu_op_run(lqt__cu_device *device, const lqt_op *op, lqt_diag *di
                      "an operand is larger than the kernels count");
   }
   if (op->kind == LQT_OP_MATMUL) return lqt__cu_matmul(device, op, diag);
+  if (op->kind == LQT_OP_TOPK) return topk(device, op, diag);
   lqt__cu_op args = args_of(op);
   uint64_t work = act->cols;
   switch (op->kind) {
     case LQT_OP_ATTENTION:
-      return attention(device, op, &args, diag);
+      return lqt__cu_attention_run(device, op, &args, diag);
     case LQT_OP_ROPE:
       work = (uint64_t)op->heads * (op->rotary_dim / 2);
       break;
@@ -196,5 +162,6 @@ const char *lqt__cu_variant(lqt_device *device, const lqt_op *op) {
   if (op->kind == LQT_OP_MATMUL) {
     return lqt__cu_matmul_variant((lqt__cu_device *)device, op);
   }
-  return kernel_name(op);
+  const char *fused = lqt__cu_fused_variant(op);
+  return fused != NULL ? fused : kernel_name(op);
 }

@@ -125,6 +125,8 @@ struct lqt_backend {
   lqt_status (*program_run)(lqt_program *program, const lqt_transfer *in, size_t in_count,
                             const lqt_transfer *out, size_t out_count, lqt_diag *diag);
   void (*program_forget)(lqt_program *program); /* frees `native` */
+
+  uint32_t optional_ops; /* 1u << kind of those ops beyond the required ones that `run` takes */
 };
 
 #ifdef __cplusplus

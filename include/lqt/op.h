@@ -46,6 +46,9 @@ typedef struct lqt_view {
  * ADD        out0 = in0 + in1, elementwise.
  * GATHER     out0[i] = row in1[i] of in0.  in1: I32 [1][rows of out0].
  * DEQUANT    out0[N][K] F32 = the reconstructed weight0.
+ * TOPK       out0[T][k] F32 and out1[T][k] I32: the k largest values of each row of in0[T][N] and
+ *            their columns, largest first, the lower column first among equals; a NaN counts as the
+ *            largest. k from 1 to N and LQT_TOPK_MOST. Not every device has it: lqt_device_has_op.
  *
  * A page holds `page_tokens` positions: a pages view is [pages * page_tokens][kv_heads*D], F16 or
  * F32; position p of sequence s is its row table[s][p / page_tokens] * page_tokens + p %
@@ -67,6 +70,7 @@ typedef enum lqt_op_kind {
   LQT_OP_ADD = 10,
   LQT_OP_GATHER = 11,
   LQT_OP_DEQUANT = 12,
+  LQT_OP_TOPK = 13,
   LQT_OP_COUNT_,
   LQT_OP_MAX_ = 0x7fffffff
 } lqt_op_kind;
@@ -78,6 +82,8 @@ typedef enum lqt_act {
   LQT_ACT_RELU = 3,
   LQT_ACT_MAX_ = 0x7fffffff
 } lqt_act;
+
+#define LQT_TOPK_MOST 1024
 
 #define LQT_OP_MAX_IN 6
 #define LQT_OP_MAX_OUT 3
@@ -104,6 +110,9 @@ typedef struct lqt_op {
 /* "matmul", ... ; "?" for unknown kinds. Threads: any. */
 LQT_API const char *lqt_op_name(lqt_op_kind kind);
 
+/* Every device runs every kind but TOPK, which some leave out. Threads: any. */
+LQT_API bool lqt_device_has_op(const lqt_device *device, lqt_op_kind kind);
+
 /* Checks an op against its contract: operands present, shapes and dtypes consistent, views inside
  * their buffers. Every backend relies on it. Threads: any. Errors: LQT_INVALID_ARGUMENT. */
 LQT_API LQT_NODISCARD lqt_status lqt_op_check(const lqt_op *op, lqt_diag *diag);
@@ -126,7 +135,7 @@ LQT_API LQT_NODISCARD lqt_status lqt_weight_patch_apply(lqt_weight *weight,
 
 /* Runs ops in order; returns when they are done and their outputs may be read.
  * Threads: one-at-a-time per device. Errors: LQT_INVALID_ARGUMENT (a contract is broken; nothing
- * ran), LQT_DEVICE_*. */
+ * ran), LQT_UNSUPPORTED (see lqt_device_has_op), LQT_DEVICE_*. */
 LQT_API LQT_NODISCARD lqt_status lqt_device_run(lqt_device *device, const lqt_op *ops, size_t count,
                                                 lqt_diag *diag);
 

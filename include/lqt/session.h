@@ -59,6 +59,10 @@ LQT_API LQT_NODISCARD lqt_status lqt_session_create(lqt_engine *engine,
                                                     const lqt_session_options *options,
                                                     lqt_session **out_session, lqt_diag *diag);
 LQT_API void lqt_session_destroy(lqt_session *session); /* NULL accepted */
+/* Bytes of device memory that the session holds, and bytes of keys and values of one position, over
+ * all layers. Threads: owner. */
+LQT_API uint64_t lqt_session_device_bytes(const lqt_session *session);
+LQT_API uint64_t lqt_session_position_bytes(const lqt_session *session);
 
 /* Sequences join and leave between steps. Threads: owner.
  * Errors: LQT_LIMIT (max_sequences are in use), LQT_NOT_FOUND. */
@@ -72,10 +76,20 @@ LQT_API LQT_NODISCARD lqt_status lqt_session_sequence_truncate(lqt_session *sess
                                                                lqt_diag *diag);
 LQT_API uint32_t lqt_session_sequence_length(const lqt_session *session, uint32_t sequence);
 
+/* Tells which sampler will draw for the sequence with LQT_LOGITS_SAMPLE; only its options are
+ * taken. Where the device can, it then picks out the candidates that such a sampler may draw, and
+ * the logits do not leave it; the draws are the same. At first, and with NULL, all logits come out.
+ * Errors: LQT_NOT_FOUND. */
+LQT_API LQT_NODISCARD lqt_status lqt_session_sequence_sampler(lqt_session *session,
+                                                              uint32_t sequence,
+                                                              const lqt_sampler *sampler,
+                                                              lqt_diag *diag);
+
 typedef enum lqt_logits_want {
   LQT_LOGITS_NONE = 0,
-  LQT_LOGITS_LAST = 1, /* of the last token given */
-  LQT_LOGITS_ALL = 2,  /* of every token given */
+  LQT_LOGITS_LAST = 1,   /* of the last token given */
+  LQT_LOGITS_ALL = 2,    /* of every token given */
+  LQT_LOGITS_SAMPLE = 3, /* of the last token given, for lqt_session_sample alone */
   LQT_LOGITS_MAX_ = 0x7fffffff
 } lqt_logits_want;
 
@@ -101,8 +115,17 @@ LQT_API LQT_NODISCARD lqt_status lqt_session_step(lqt_session *session,
                                                   const lqt_step_input *inputs, size_t count,
                                                   lqt_step_result *out_result, lqt_diag *diag);
 /* Logits of the last step: input `input`, its row `row` (0 with LQT_LOGITS_LAST). float32
- * [vocab_size], valid until the next step. NULL when they were not wanted. Threads: owner. */
+ * [vocab_size], valid until the next step. NULL when they were not wanted, or for sampling alone.
+ * Threads: owner. */
 LQT_API const float *lqt_session_logits(const lqt_session *session, size_t input, size_t row);
+
+/* Draws a token from the logits of the last step's input `input` (the last row when there are
+ * several), as lqt_sampler_sample would. With LQT_LOGITS_SAMPLE the sampler has to have the options
+ * that lqt_session_sequence_sampler was told. Threads: owner.
+ * Errors: LQT_INVALID_ARGUMENT, and those of lqt_sampler_sample. */
+LQT_API LQT_NODISCARD lqt_status lqt_session_sample(const lqt_session *session, size_t input,
+                                                    lqt_sampler *sampler, int32_t *out_token,
+                                                    lqt_diag *diag);
 
 /* Sampling. temperature 0 = greedy (the lowest id wins a tie); top_k 0, top_p 1, min_p 0,
  * repetition_penalty 1 switch those off. Order: penalty, top-k, temperature, top-p, min-p, draw. */

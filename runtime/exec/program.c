@@ -4,7 +4,7 @@
 
 /* Room for the ops of the engine's plan. */
 static lqt_status reserve_ops(lqt__program *p, lqt_diag *diag) {
-  size_t count = p->engine->plan.op_count;
+  size_t count = p->engine->plan.op_count + 1; /* and TOPK */
   if (p->ops != NULL) return LQT_OK;
   p->ops = lqt__alloc_array(count, sizeof *p->ops);
   if (p->ops != NULL) return LQT_OK;
@@ -99,7 +99,7 @@ static void bind(const lqt__program *p, const lqt__plan_op *from, lqt_op *op, bo
 }
 
 const lqt_op *lqt__program_ops(lqt__program *p, lqt__form form, uint64_t tokens, uint64_t rows,
-                               size_t *out_count, lqt_diag *diag) {
+                               uint32_t top, size_t *out_count, lqt_diag *diag) {
   const lqt__plan *plan = &p->engine->plan;
   bool alias = form == LQT__FORM_STATE || form == LQT__FORM_WHOLE;
   size_t begin = form == LQT__FORM_MORE ? plan->body_count : 0;
@@ -110,18 +110,25 @@ const lqt_op *lqt__program_ops(lqt__program *p, lqt__form form, uint64_t tokens,
     if (alias && gather) continue;
     bind(p, &plan->ops[i], &p->ops[count++], alias, tokens, alias ? tokens : rows);
   }
+  if (top > 0) {
+    rows = form == LQT__FORM_WHOLE ? tokens : rows;
+    lqt_op *op = &p->ops[count++];
+    *op = (lqt_op){.kind = LQT_OP_TOPK, .label = UINT32_MAX};
+    op->in[0] = lqt__program_logits(p, form == LQT__FORM_WHOLE, rows);
+    lqt__program_top(p, rows, top, op->out);
+  }
   *out_count = count;
   return p->ops;
 }
 
 lqt_status lqt__program_get(lqt__program *p, lqt__form form, uint64_t tokens, uint64_t rows,
-                            lqt_program **out, lqt_diag *diag) {
+                            uint32_t top, lqt_program **out, lqt_diag *diag) {
   if (form == LQT__FORM_STATE || form == LQT__FORM_WHOLE) rows = tokens;
   lqt__program_entry *oldest = &p->entries[0];
   for (size_t i = 0; i < LQT__PROGRAM_ENTRIES; i++) {
     lqt__program_entry *entry = &p->entries[i];
     if (entry->program != NULL && entry->form == form && entry->tokens == tokens &&
-        entry->rows == rows) {
+        entry->rows == rows && entry->top == top) {
       entry->used = ++p->clock;
       *out = entry->program;
       return LQT_OK;
@@ -131,11 +138,22 @@ lqt_status lqt__program_get(lqt__program *p, lqt__form form, uint64_t tokens, ui
   lqt_program_destroy(oldest->program);
   *oldest = (lqt__program_entry){0};
   size_t count;
-  const lqt_op *ops = lqt__program_ops(p, form, tokens, rows, &count, diag);
+  const lqt_op *ops = lqt__program_ops(p, form, tokens, rows, top, &count, diag);
   if (ops == NULL) return LQT_OUT_OF_MEMORY;
   LQT__TRY(lqt_program_create(p->engine->device, ops, count, out, diag));
-  *oldest = (lqt__program_entry){form, tokens, rows, ++p->clock, *out};
+  *oldest = (lqt__program_entry){form, tokens, rows, top, ++p->clock, *out};
   return LQT_OK;
+}
+
+void lqt__program_top(const lqt__program *p, uint64_t rows, uint32_t top, lqt_view out[2]) {
+  for (int i = 0; i < 2; i++) {
+    out[i] = (lqt_view){.buffer = p->buffers.top,
+                        .offset = (uint64_t)i * p->buffers.top_rows * LQT_TOPK_MOST * 4,
+                        .rows = rows,
+                        .cols = top,
+                        .row_stride = top,
+                        .dtype = i == 0 ? LQT_DTYPE_F32 : LQT_DTYPE_I32};
+  }
 }
 
 lqt_view lqt__program_logits(const lqt__program *p, bool whole, uint64_t rows) {

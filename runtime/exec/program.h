@@ -14,6 +14,8 @@ typedef struct lqt__program_buffers {
   uint64_t positions;       /* pages x page_tokens */
   uint32_t page_tokens;
   lqt_dtype kv_dtype;
+  lqt_buffer *top;   /* F32 [top_rows][k], then I32 [top_rows][k]; NULL: the device has no TOPK */
+  uint64_t top_rows; /* k is at most LQT_TOPK_MOST */
 } lqt__program_buffers;
 
 /* Elements between ids, positions, ... of a step of `tokens` tokens. */
@@ -30,6 +32,7 @@ typedef enum lqt__form {
 typedef struct lqt__program_entry {
   lqt__form form;
   uint64_t tokens, rows;
+  uint32_t top;
   uint64_t used; /* clock of the last use */
   lqt_program *program;
 } lqt__program_entry;
@@ -53,13 +56,17 @@ void lqt__program_free(lqt__program *program);
 void lqt__program_reset(lqt__program *program);
 
 /* The program of a form for a step of `tokens` tokens; `rows` only matters to the forms that
- * gather. Valid until the next call. Errors: LQT_OUT_OF_MEMORY, LQT_INVALID_ARGUMENT. */
+ * gather. `top` > 0: the largest logits of each row are picked out at the end. Valid until the next
+ * call. Errors: LQT_OUT_OF_MEMORY, LQT_INVALID_ARGUMENT. */
 LQT_NODISCARD lqt_status lqt__program_get(lqt__program *program, lqt__form form, uint64_t tokens,
-                                          uint64_t rows, lqt_program **out, lqt_diag *diag);
+                                          uint64_t rows, uint32_t top, lqt_program **out,
+                                          lqt_diag *diag);
 /* The ops of that program, `*out_count` of them, without making it. Valid until the next call.
  * NULL: no memory. */
 const lqt_op *lqt__program_ops(lqt__program *program, lqt__form form, uint64_t tokens,
-                               uint64_t rows, size_t *out_count, lqt_diag *diag);
+                               uint64_t rows, uint32_t top, size_t *out_count, lqt_diag *diag);
+/* Where the `top` largest logits and their columns are. */
+void lqt__program_top(const lqt__program *program, uint64_t rows, uint32_t top, lqt_view out[2]);
 /* Where the logits are, in either form. */
 lqt_view lqt__program_logits(const lqt__program *program, bool whole, uint64_t rows);
 

@@ -1,12 +1,13 @@
 /* Sampling. Only IEEE-754 basic operations in a fixed order, so that a seed gives the same tokens
  * on every machine. */
+#include "exec/sampler.h"
+
 #include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/diag.h"
 #include "base/random.h"
-#include "lqt/session.h"
 
 enum { DEFAULT_WINDOW = 64, MOST_WINDOW = 1 << 20 };
 
@@ -125,8 +126,9 @@ static void reverse(candidate *c, size_t count) {
   }
 }
 
-static lqt_status fill_candidates(lqt_sampler *s, const float *logits, uint32_t count,
-                                  lqt_diag *diag) {
+/* The candidates of `count` logits; `tokens` NULL: token i has logit i. */
+static lqt_status fill_candidates(lqt_sampler *s, const float *logits, const int32_t *tokens,
+                                  uint32_t count, lqt_diag *diag) {
   if (count > s->capacity) {
     candidate *grown = lqt__alloc_array(count, sizeof *grown);
     if (grown == NULL) return lqt__fail_memory(diag, where, count * sizeof *grown, "candidates");
@@ -136,23 +138,36 @@ static lqt_status fill_candidates(lqt_sampler *s, const float *logits, uint32_t 
   }
   bool any = false;
   for (uint32_t i = 0; i < count; i++) {
+    int32_t token = tokens != NULL ? tokens[i] : (int32_t)i;
     if (isnan(logits[i]) || logits[i] == INFINITY) {
-      return lqt__fail(diag, LQT_NOT_FINITE, where, "the logit of token %u is %s", i,
+      return lqt__fail(diag, LQT_NOT_FINITE, where, "the logit of token %d is %s", token,
                        isnan(logits[i]) ? "not a number" : "infinite");
     }
     any = any || isfinite(logits[i]);
-    s->candidates[i] = (candidate){.score = logits[i], .id = (int32_t)i};
+    s->candidates[i] = (candidate){.score = logits[i], .id = token};
   }
   if (!any) return lqt__fail(diag, LQT_NOT_FINITE, where, "no token has a finite logit");
-  double penalty = s->options.repetition_penalty;
-  if (penalty == 1.0) return LQT_OK;
-  for (uint32_t i = 0; i < s->window_count; i++) {
-    int32_t id = s->window[i];
-    if (id < 0 || (uint32_t)id >= count) continue;
-    double logit = logits[id]; /* not the score: a token is penalised once */
-    s->candidates[id].score = logit > 0.0 ? logit / penalty : logit * penalty;
-  }
   return LQT_OK;
+}
+
+static candidate *find_candidate(const lqt_sampler *s, const int32_t *tokens, uint32_t count,
+                                 int32_t id) {
+  if (tokens == NULL) return id >= 0 && (uint32_t)id < count ? &s->candidates[id] : NULL;
+  for (uint32_t i = 0; i < count; i++) {
+    if (tokens[i] == id) return &s->candidates[i];
+  }
+  return NULL;
+}
+
+static void penalise(lqt_sampler *s, const float *logits, const int32_t *tokens, uint32_t count) {
+  double penalty = s->options.repetition_penalty;
+  if (penalty == 1.0) return;
+  for (uint32_t i = 0; i < s->window_count; i++) {
+    candidate *c = find_candidate(s, tokens, count, s->window[i]);
+    if (c == NULL) continue;
+    double logit = logits[c - s->candidates]; /* not the score: a token is penalised once */
+    c->score = logit > 0.0 ? logit / penalty : logit * penalty;
+  }
 }
 
 static const candidate *greedy(const candidate *c, uint32_t count) {
@@ -220,17 +235,36 @@ static const candidate *draw(lqt_sampler *s, candidate *c, size_t count) {
   return last;
 }
 
+static lqt_status sample(lqt_sampler *s, const float *logits, const int32_t *tokens, uint32_t count,
+                         int32_t *out_token, lqt_diag *diag) {
+  LQT__TRY(fill_candidates(s, logits, tokens, count, diag));
+  penalise(s, logits, tokens, count);
+  const candidate *chosen =
+      s->options.temperature == 0.0f ? greedy(s->candidates, count) : draw(s, s->candidates, count);
+  *out_token = chosen->id;
+  lqt_sampler_accept(s, chosen->id);
+  return LQT_OK;
+}
+
 lqt_status lqt_sampler_sample(lqt_sampler *sampler, const float *logits, uint32_t vocab_size,
                               int32_t *out_token, lqt_diag *diag) {
   if (sampler == NULL || logits == NULL || vocab_size == 0 || out_token == NULL) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
                      "sampler, logits, vocab_size and out_token must not be NULL or 0");
   }
-  LQT__TRY(fill_candidates(sampler, logits, vocab_size, diag));
-  const candidate *chosen = sampler->options.temperature == 0.0f
-                                ? greedy(sampler->candidates, vocab_size)
-                                : draw(sampler, sampler->candidates, vocab_size);
-  *out_token = chosen->id;
-  lqt_sampler_accept(sampler, chosen->id);
-  return LQT_OK;
+  return sample(sampler, logits, NULL, vocab_size, out_token, diag);
+}
+
+uint64_t lqt__sampler_reach(const lqt_sampler *s) {
+  const lqt_sampler_options *o = &s->options;
+  uint64_t reach = o->temperature == 0.0f ? 1 : o->top_k;
+  if (reach == 0 || o->repetition_penalty == 1.0f) return reach;
+  /* A penalty above 1 only moves tokens of the window down, past others that come after the reach.
+   */
+  return o->repetition_penalty > 1.0f ? reach + o->repetition_window : 0;
+}
+
+lqt_status lqt__sampler_sample_top(lqt_sampler *sampler, const float *values, const int32_t *tokens,
+                                   uint32_t count, int32_t *out_token, lqt_diag *diag) {
+  return sample(sampler, values, tokens, count, out_token, diag);
 }

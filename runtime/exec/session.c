@@ -6,6 +6,7 @@
 
 #include "base/diag.h"
 #include "base/half.h"
+#include "exec/sampler.h"
 
 enum {
   DEFAULT_BATCH = 512,
@@ -67,7 +68,9 @@ static lqt_status session_init(lqt_session *s, const lqt_session_options *o, lqt
   s->wanted = lqt__alloc_array(s->max_batch, sizeof *s->wanted);
   s->named = lqt__alloc_array(o->max_sequences, sizeof *s->named);
   s->histories = lqt__alloc_array(o->max_sequences, sizeof *s->histories);
-  if (s->step == NULL || s->wanted == NULL || s->named == NULL || s->histories == NULL) {
+  s->reaches = lqt__alloc_array(o->max_sequences, sizeof *s->reaches);
+  if (s->step == NULL || s->wanted == NULL || s->named == NULL || s->histories == NULL ||
+      s->reaches == NULL) {
     return lqt__fail_memory(diag, where, step_bytes, "step inputs");
   }
   return lqt__session_bind(s, diag);
@@ -108,9 +111,30 @@ void lqt_session_destroy(lqt_session *s) {
   lqt__free(s->step);
   lqt__free(s->wanted);
   lqt__free(s->logits);
+  lqt__free(s->top_values);
+  lqt__free(s->top_tokens);
+  lqt__free(s->reaches);
   lqt__free(s->rows);
   lqt__free(s->named);
   lqt__free(s);
+}
+
+static uint64_t size_of(const lqt_buffer *buffer) {
+  return buffer != NULL ? lqt_buffer_size(buffer) : 0;
+}
+
+uint64_t lqt_session_device_bytes(const lqt_session *s) {
+  uint64_t total = size_of(s->activations) + size_of(s->steps) + size_of(s->table);
+  for (size_t i = 0; i < s->page_count; i++) {
+    total += size_of(s->pages[i].buffers[0]) + size_of(s->pages[i].buffers[1]);
+  }
+  return total;
+}
+
+uint64_t lqt_session_position_bytes(const lqt_session *s) {
+  uint64_t cols = 0;
+  for (size_t i = 0; i < s->page_count; i++) cols += s->pages[i].cols[0] + s->pages[i].cols[1];
+  return cols * lqt_dtype_size(s->kv_dtype);
 }
 
 /* ---- Sequences ---- */
@@ -120,7 +144,10 @@ static lqt_status no_sequence(uint32_t sequence, lqt_diag *diag) {
 }
 
 lqt_status lqt_session_sequence_add(lqt_session *s, uint32_t *out_sequence, lqt_diag *diag) {
-  if (lqt__cache_add(&s->cache, out_sequence)) return LQT_OK;
+  if (lqt__cache_add(&s->cache, out_sequence)) {
+    s->reaches[*out_sequence] = 0;
+    return LQT_OK;
+  }
   return lqt__fail(diag, LQT_LIMIT, where,
                    "all %u sequences are in use: remove one, or create the session with more",
                    s->cache.max_sequences);
@@ -138,6 +165,13 @@ lqt_status lqt_session_sequence_truncate(lqt_session *s, uint32_t sequence, uint
   if (position < s->cache.sequences[sequence].length) {
     lqt__cache_truncate(&s->cache, sequence, position);
   }
+  return LQT_OK;
+}
+
+lqt_status lqt_session_sequence_sampler(lqt_session *s, uint32_t sequence,
+                                        const lqt_sampler *sampler, lqt_diag *diag) {
+  if (lqt__cache_find(&s->cache, sequence) == NULL) return no_sequence(sequence, diag);
+  s->reaches[sequence] = sampler != NULL ? lqt__sampler_reach(sampler) : 0;
   return LQT_OK;
 }
 
@@ -169,7 +203,7 @@ static lqt_status check_input(lqt_session *s, const lqt_step_input *input, lqt_d
   }
   s->named[input->sequence] = true;
   if (input->tokens == NULL || input->count == 0 || input->want < LQT_LOGITS_NONE ||
-      input->want > LQT_LOGITS_ALL) {
+      input->want > LQT_LOGITS_SAMPLE) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
                      "an input needs at least one token and a known `want`");
   }
@@ -182,7 +216,7 @@ static lqt_status check_input(lqt_session *s, const lqt_step_input *input, lqt_d
 }
 
 static size_t rows_of(const lqt_step_input *input) {
-  return input->want == LQT_LOGITS_NONE ? 0 : input->want == LQT_LOGITS_LAST ? 1 : input->count;
+  return input->want == LQT_LOGITS_NONE ? 0 : input->want == LQT_LOGITS_ALL ? input->count : 1;
 }
 
 static lqt_status check_inputs(lqt_session *s, const lqt_step_input *inputs, size_t count,
@@ -205,6 +239,43 @@ static lqt_status check_inputs(lqt_session *s, const lqt_step_input *inputs, siz
   return LQT_OK;
 }
 
+/* How many of the largest logits are enough for the step; 0: all are needed. A few sizes, so that
+ * few programs are recorded. */
+static uint32_t choose_top(const lqt_session *s, const lqt_step_input *inputs, size_t count) {
+  static const uint32_t sizes[] = {1, 64, 256, LQT_TOPK_MOST};
+  uint64_t most = 0;
+  for (size_t i = 0; i < count; i++) {
+    if (inputs[i].want == LQT_LOGITS_NONE) continue;
+    if (inputs[i].want != LQT_LOGITS_SAMPLE) return 0;
+    uint64_t reach = s->reaches[inputs[i].sequence];
+    if (reach == 0) return 0;
+    if (reach > most) most = reach;
+  }
+  if (s->top == NULL || most == 0) return 0;
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    if (most <= sizes[i]) return sizes[i] <= s->engine->vocab_size ? sizes[i] : 0;
+  }
+  return 0;
+}
+
+static lqt_status reserve_top(lqt_session *s, size_t rows, lqt_diag *diag) {
+  size_t need = rows * s->top_count;
+  if (need <= s->top_capacity) return LQT_OK;
+  float *values = lqt__alloc_array(need, sizeof *values);
+  int32_t *tokens = lqt__alloc_array(need, sizeof *tokens);
+  if (values == NULL || tokens == NULL) {
+    lqt__free(values);
+    lqt__free(tokens);
+    return lqt__fail_memory(diag, where, need * 8, "candidates");
+  }
+  lqt__free(s->top_values);
+  lqt__free(s->top_tokens);
+  s->top_values = values;
+  s->top_tokens = tokens;
+  s->top_capacity = need;
+  return LQT_OK;
+}
+
 /* Host memory for the step's logits. */
 static lqt_status reserve_logits(lqt_session *s, const lqt_step_input *inputs, size_t count,
                                  lqt_diag *diag) {
@@ -220,6 +291,8 @@ static lqt_status reserve_logits(lqt_session *s, const lqt_step_input *inputs, s
     s->rows[i] = (lqt__logit_rows){total, rows_of(&inputs[i])};
     total += s->rows[i].count;
   }
+  s->top_count = choose_top(s, inputs, count);
+  if (s->top_count != 0) return reserve_top(s, total, diag);
   uint64_t need, bytes;
   if (!lqt__mul(total, s->engine->vocab_size, &need) || !lqt__mul(need, sizeof(float), &bytes)) {
     return lqt__fail(diag, LQT_OVERFLOW, where, "%zu rows of logits are too many", total);
@@ -257,7 +330,7 @@ static pass fill_pass(lqt_session *s, const lqt_step_input *inputs, size_t count
       s->step[p.tokens] = in->tokens[*token];
       s->step[stride + p.tokens] = (int32_t)(start + *token);
       s->step[2 * stride + p.tokens] = (int32_t)in->sequence;
-      if (in->want == LQT_LOGITS_ALL || (in->want == LQT_LOGITS_LAST && last)) {
+      if (in->want == LQT_LOGITS_ALL || (in->want != LQT_LOGITS_NONE && last)) {
         s->wanted[p.rows++] = (int32_t)p.tokens;
       }
       p.tokens++;
@@ -294,38 +367,47 @@ static size_t fill_transfers(lqt_session *s, uint64_t ints, lqt_transfer out[2])
   return count;
 }
 
-/* Runs one form of the program and fetches the logits that come out. */
+/* Runs one form of the program and fetches the logits that come out, or the largest of them, to the
+ * places of row `row` on. */
 static lqt_status run_form(lqt_session *s, lqt__form form, pass p, uint64_t rows, uint64_t ints,
-                           float *out, lqt_diag *diag) {
+                           size_t row, lqt_diag *diag) {
   lqt_program *program;
-  LQT__TRY(lqt__program_get(&s->program, form, p.tokens, rows, &program, diag));
-  lqt_transfer in[2], back;
+  const uint32_t top = form != LQT__FORM_STATE ? s->top_count : 0;
+  LQT__TRY(lqt__program_get(&s->program, form, p.tokens, rows, top, &program, diag));
+  lqt_transfer in[2], back[2];
   size_t in_count = fill_transfers(s, ints, in), back_count = 0;
-  lqt_view view = {0};
-  if (form != LQT__FORM_STATE) {
+  lqt_view view = {0}, tops[2];
+  float *out = NULL;
+  if (top != 0) {
+    lqt__program_top(&s->program, rows, top, tops);
+    void *const to[2] = {s->top_values + row * top, s->top_tokens + row * top};
+    for (int i = 0; i < 2; i++) {
+      back[back_count++] = (lqt_transfer){tops[i].buffer, tops[i].offset, rows * top * 4, to[i]};
+    }
+  } else if (form != LQT__FORM_STATE) {
     view = lqt__program_logits(&s->program, form == LQT__FORM_WHOLE, rows);
-    back = (lqt_transfer){view.buffer, view.offset, rows * view.cols * lqt_dtype_size(view.dtype),
-                          out};
-    back_count = 1;
+    out = s->logits + row * s->engine->vocab_size;
+    back[back_count++] = (lqt_transfer){view.buffer, view.offset,
+                                        rows * view.cols * lqt_dtype_size(view.dtype), out};
   }
-  LQT__TRY(lqt_program_run(program, in, in_count, &back, back_count, diag));
+  LQT__TRY(lqt_program_run(program, in, in_count, back, back_count, diag));
   s->cache.dirty_first = s->cache.dirty_end = 0;
-  if (view.dtype == LQT_DTYPE_F16) widen_logits(out, rows * view.cols);
+  if (out != NULL && view.dtype == LQT_DTYPE_F16) widen_logits(out, rows * view.cols);
   return LQT_OK;
 }
 
-static lqt_status run_pass(lqt_session *s, pass p, float *out, lqt_diag *diag) {
+static lqt_status run_pass(lqt_session *s, pass p, size_t row, lqt_diag *diag) {
   uint64_t stride = lqt__step_stride(p.tokens), ints = 2 * stride + p.tokens;
-  if (p.rows == 0) return run_form(s, LQT__FORM_STATE, p, 0, ints, NULL, diag);
+  if (p.rows == 0) return run_form(s, LQT__FORM_STATE, p, 0, ints, row, diag);
   if (p.rows == p.tokens && p.rows <= s->max_rows) {
-    return run_form(s, LQT__FORM_WHOLE, p, p.rows, ints, out, diag);
+    return run_form(s, LQT__FORM_WHOLE, p, p.rows, ints, row, diag);
   }
   /* The body once, the tail for as many wanted rows at a time as there is room for. */
   for (uint64_t done = 0; done < p.rows;) {
     uint64_t rows = p.rows - done < s->max_rows ? p.rows - done : s->max_rows;
     memcpy(s->step + 3 * stride, s->wanted + done, rows * sizeof *s->step);
     LQT__TRY(run_form(s, done == 0 ? LQT__FORM_SPLIT : LQT__FORM_MORE, p, rows, 3 * stride + rows,
-                      out + done * s->engine->vocab_size, diag));
+                      row + done, diag));
     done += rows;
   }
   return LQT_OK;
@@ -344,12 +426,11 @@ lqt_status lqt__session_write_table(lqt_session *s, lqt_diag *diag) {
 
 static lqt_status run_passes(lqt_session *s, const lqt_step_input *inputs, size_t count,
                              lqt_diag *diag) {
-  size_t input = 0, token = 0;
-  float *out = s->logits;
+  size_t input = 0, token = 0, row = 0;
   while (input < count) {
     pass p = fill_pass(s, inputs, count, &input, &token);
-    LQT__TRY(run_pass(s, p, out, diag));
-    if (p.rows != 0) out += p.rows * s->engine->vocab_size;
+    LQT__TRY(run_pass(s, p, row, diag));
+    row += p.rows;
   }
   return LQT_OK;
 }
@@ -403,6 +484,28 @@ lqt_status lqt_session_step(lqt_session *s, const lqt_step_input *inputs, size_t
 }
 
 const float *lqt_session_logits(const lqt_session *s, size_t input, size_t row) {
-  if (input >= s->input_count || row >= s->rows[input].count) return NULL;
+  if (input >= s->input_count || row >= s->rows[input].count || s->top_count != 0) return NULL;
   return s->logits + (s->rows[input].first + row) * s->engine->vocab_size;
+}
+
+lqt_status lqt_session_sample(const lqt_session *s, size_t input, lqt_sampler *sampler,
+                              int32_t *out_token, lqt_diag *diag) {
+  if (sampler == NULL || out_token == NULL || input >= s->input_count ||
+      s->rows[input].count == 0) {
+    return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
+                     "no sampler, no place for a token, or no logits of input %zu", input);
+  }
+  size_t row = s->rows[input].first + s->rows[input].count - 1;
+  if (s->top_count == 0) {
+    return lqt_sampler_sample(sampler, s->logits + row * s->engine->vocab_size,
+                              s->engine->vocab_size, out_token, diag);
+  }
+  uint64_t reach = lqt__sampler_reach(sampler);
+  if (reach == 0 || reach > s->top_count) {
+    return lqt__fail(
+        diag, LQT_INVALID_ARGUMENT, where,
+        "this sampler draws from more candidates than the one that the sequence was told of");
+  }
+  return lqt__sampler_sample_top(sampler, s->top_values + row * s->top_count,
+                                 s->top_tokens + row * s->top_count, s->top_count, out_token, diag);
 }

@@ -33,7 +33,7 @@ struct lqt_session {
   uint64_t plan_version;
   lqt__program program;
   uint64_t *offsets; /* of activations */
-  lqt_buffer *activations;
+  lqt_buffer *activations, *top;
   lqt__session_pages *pages; /* by pair of caches */
   size_t page_count;
   lqt_buffer **page_buffers; /* by cache */
@@ -49,6 +49,11 @@ struct lqt_session {
   int32_t *wanted; /* its wanted rows, all of them */
   float *logits;   /* of the last step */
   size_t logit_capacity;
+  uint32_t top_count; /* the last step left this many largest logits of each row instead */
+  uint64_t *reaches;  /* by sequence: largest logits that its sampler may draw; 0: any */
+  float *top_values;  /* [rows][top_count] */
+  int32_t *top_tokens;
+  size_t top_capacity;
   lqt__logit_rows *rows; /* by input */
   size_t row_capacity, input_count;
   bool *named; /* by sequence: while inputs are checked */

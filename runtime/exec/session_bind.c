@@ -22,7 +22,10 @@ static lqt_status create_activations(lqt_session *s, lqt_diag *diag) {
       !lqt__plan_layout(plan, s->max_batch, s->max_rows, s->offsets, &bytes)) {
     return lqt__fail_memory(diag, where, 0, "the layout of activations");
   }
-  return lqt_buffer_create(s->engine->device, bytes, &s->activations, diag);
+  LQT__TRY(lqt_buffer_create(s->engine->device, bytes, &s->activations, diag));
+  if (!lqt_device_has_op(s->engine->device, LQT_OP_TOPK)) return LQT_OK;
+  return lqt_buffer_create(s->engine->device, (uint64_t)s->max_rows * LQT_TOPK_MOST * 8, &s->top,
+                           diag);
 }
 
 static lqt__session_pages *find_pages(const lqt_session *s, const char *module,
@@ -93,6 +96,7 @@ static bool has_buffer(const lqt_session *s, const lqt_buffer *buffer) {
 static void drop_binding(lqt_session *s, const lqt_session *other) {
   lqt__program_free(&s->program);
   lqt_buffer_destroy(s->activations);
+  lqt_buffer_destroy(s->top);
   lqt__free(s->offsets);
   for (size_t i = 0; i < s->page_count; i++) {
     for (int k = 0; k < 2; k++) {
@@ -103,7 +107,7 @@ static void drop_binding(lqt_session *s, const lqt_session *other) {
   }
   lqt__free(s->pages);
   lqt__free(s->page_buffers);
-  s->activations = NULL;
+  s->activations = s->top = NULL;
   s->offsets = NULL;
   s->pages = NULL;
   s->page_buffers = NULL;
@@ -115,7 +119,7 @@ void lqt__session_unbind(lqt_session *s) { drop_binding(s, NULL); }
 lqt_status lqt__session_bind(lqt_session *s, lqt_diag *diag) {
   lqt_session old = *s;
   s->program = (lqt__program){0};
-  s->activations = NULL;
+  s->activations = s->top = NULL;
   s->offsets = NULL;
   s->pages = NULL;
   s->page_buffers = NULL;
@@ -133,7 +137,9 @@ lqt_status lqt__session_bind(lqt_session *s, lqt_diag *diag) {
                                     .pages = s->page_buffers,
                                     .positions = (uint64_t)s->cache.page_count * LQT__PAGE_TOKENS,
                                     .page_tokens = LQT__PAGE_TOKENS,
-                                    .kv_dtype = s->kv_dtype};
+                                    .kv_dtype = s->kv_dtype,
+                                    .top = s->top,
+                                    .top_rows = s->max_rows};
     status = lqt__program_create(s->engine, &buffers, &s->program, diag);
   }
   if (status != LQT_OK) {
@@ -170,7 +176,7 @@ static lqt_status run_filling(lqt_session *s, uint64_t count, uint32_t first, lq
                               lqt_diag *diag) {
   const lqt__plan *plan = &s->engine->plan;
   size_t used = 0, all_count;
-  const lqt_op *all = lqt__program_ops(&s->program, LQT__FORM_STATE, count, 0, &all_count, diag);
+  const lqt_op *all = lqt__program_ops(&s->program, LQT__FORM_STATE, count, 0, 0, &all_count, diag);
   if (all == NULL) return LQT_OUT_OF_MEMORY;
   for (size_t k = 0; k < plan->state_count; k++) {
     const lqt__plan_op *op = &plan->ops[k];

@@ -18,6 +18,7 @@ const char *lqt_op_name(lqt_op_kind kind) {
       [LQT_OP_ADD] = "add",
       [LQT_OP_GATHER] = "gather",
       [LQT_OP_DEQUANT] = "dequant",
+      [LQT_OP_TOPK] = "topk",
   };
   return kind > 0 && kind < LQT_OP_COUNT_ && names[kind] != NULL ? names[kind] : "?";
 }
@@ -47,6 +48,7 @@ double lqt__op_tolerance(const lqt_op *op, bool exact) {
     case LQT_OP_DEQUANT:
       return half ? 5e-4 : 1e-6;
     case LQT_OP_GATHER:
+    case LQT_OP_TOPK:
       return 0;
     default:
       return half ? 1e-3 : 1e-5;
@@ -305,6 +307,19 @@ static lqt_status check_dequant(const check *c) {
   return op->out[0].dtype == LQT_DTYPE_F32 ? LQT_OK : fail(c, "out0 has to be f32");
 }
 
+static lqt_status check_topk(const check *c) {
+  const lqt_op *op = c->op;
+  const lqt_view *in = &op->in[0], *out = &op->out[0];
+  LQT__TRY(activation_ok(c, in, "in0", in->rows, in->cols, in->dtype));
+  LQT__TRY(view_ok(c, out, "out0 (values)", in->rows, out->cols));
+  LQT__TRY(view_ok(c, &op->out[1], "out1 (columns)", in->rows, out->cols));
+  if (out->dtype != LQT_DTYPE_F32 || op->out[1].dtype != LQT_DTYPE_I32) {
+    return fail(c, "out0 has to be f32 and out1 i32");
+  }
+  if (out->cols >= 1 && out->cols <= in->cols && out->cols <= LQT_TOPK_MOST) return LQT_OK;
+  return fail(c, "the outputs have to have from 1 to 1024 columns, and not more than in0");
+}
+
 /* Operands beyond those a kind uses. */
 static lqt_status no_extras(const check *c) {
   static const struct {
@@ -314,6 +329,7 @@ static lqt_status no_extras(const check *c) {
       [LQT_OP_MATMUL] = {4, 3, 3},    [LQT_OP_ROPE] = {2, 1, 0},    [LQT_OP_KV_WRITE] = {5, 2, 0},
       [LQT_OP_ATTENTION] = {6, 1, 0}, [LQT_OP_GLU] = {2, 1, 0},     [LQT_OP_ACT] = {1, 1, 0},
       [LQT_OP_ADD] = {2, 1, 0},       [LQT_OP_GATHER] = {2, 1, 0},  [LQT_OP_DEQUANT] = {0, 1, 1},
+      [LQT_OP_TOPK] = {1, 2, 0},
   };
   const lqt_op *op = c->op;
   for (int i = used[op->kind].in; i < LQT_OP_MAX_IN; i++) {
@@ -337,6 +353,7 @@ lqt_status lqt_op_check(const lqt_op *op, lqt_diag *diag) {
       [LQT_OP_ATTENTION] = check_attention, [LQT_OP_GLU] = check_elementwise,
       [LQT_OP_ACT] = check_elementwise,     [LQT_OP_ADD] = check_elementwise,
       [LQT_OP_GATHER] = check_gather,       [LQT_OP_DEQUANT] = check_dequant,
+      [LQT_OP_TOPK] = check_topk,
   };
   if (op == NULL || op->kind <= 0 || op->kind >= LQT_OP_COUNT_ || checks[op->kind] == NULL) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, "op", "unknown kind of op %d",

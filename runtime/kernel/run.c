@@ -102,9 +102,18 @@ lqt_status lqt__ops_check(const lqt_device *device, const lqt_op *ops, size_t co
   }
   for (size_t i = 0; i < count; i++) {
     LQT__TRY(lqt_op_check(&ops[i], diag));
+    if (!lqt_device_has_op(device, ops[i].kind)) {
+      return lqt__fail(diag, LQT_UNSUPPORTED, lqt_op_name(ops[i].kind), "%s does not have this op",
+                       device->info.selector);
+    }
     LQT__TRY(check_owner(device, &ops[i], diag));
   }
   return LQT_OK;
+}
+
+bool lqt_device_has_op(const lqt_device *device, lqt_op_kind kind) {
+  if (device == NULL || kind <= 0 || kind >= LQT_OP_COUNT_) return false;
+  return kind != LQT_OP_TOPK || (device->backend->optional_ops >> kind & 1u) != 0;
 }
 
 lqt_status lqt_device_run(lqt_device *device, const lqt_op *ops, size_t count, lqt_diag *diag) {

@@ -204,6 +204,43 @@ static lqt_status gather_case(lqt__selftest *t, uint32_t rows, uint32_t out_rows
   return status;
 }
 
+/* Logits as models have them: many small ones, some alike. */
+static lqt_status topk_case(lqt__selftest *t, uint32_t tokens, uint32_t cols, uint32_t k) {
+  if (!named(t, "topk/n%u.k%u.t%u", cols, k, tokens)) return LQT_OK;
+  if (!lqt_device_has_op(t->device, LQT_OP_TOPK)) {
+    lqt__case_report(t, "", 0, 0, "the device does not have this op", true);
+    return LQT_OK;
+  }
+  lqt__case_begin(t, LQT_OP_TOPK);
+  LQT__TRY(lqt__case_values(t, &t->in[0], tokens, cols, 3.0f));
+  static const float few[] = {2.5f, -1.0f, 0.0f, -0.0f, 0.5f, -INFINITY};
+  for (uint64_t i = 0; i < tokens * t->in[0].stride; i++) {
+    if (lqt__pick(t, 2) == 0) t->in[0].values[i] = few[lqt__pick(t, COUNT(few) - (tokens == 1))];
+  }
+  for (int i = 0; i < 2; i++) {
+    t->out[i].fixed = true;
+    t->out[i].dtype = i == 0 ? LQT_DTYPE_F32 : LQT_DTYPE_I32;
+    lqt__case_output(t, &t->out[i], tokens, k);
+  }
+  lqt_status status = lqt__case_run(t);
+  lqt__case_end(t);
+  return status;
+}
+
+static lqt_status topk(lqt__selftest *t) {
+  static const uint32_t fixed[][3] = {{1, 1, 1},        {1, 32000, 1},   {3, 32000, 64},
+                                      {2, 1000, 999},   {1, 1024, 1024}, {5, 4097, 50},
+                                      {1, 128256, 256}, {2, 7, 7},       {64, 500, 2}};
+  for (size_t i = 0; i < COUNT(fixed); i++) {
+    LQT__TRY(topk_case(t, fixed[i][0], fixed[i][1], fixed[i][2]));
+  }
+  for (int i = 0; i < (t->options->full ? 40 : 4); i++) {
+    uint32_t cols = 1 + lqt__choose(t, 5000), most = cols < 1024 ? cols : 1024;
+    LQT__TRY(topk_case(t, 1 + lqt__choose(t, 4), cols, 1 + lqt__choose(t, most)));
+  }
+  return LQT_OK;
+}
+
 static lqt_status rope_case(lqt__selftest *t, uint32_t tokens) {
   static const uint16_t dims[] = {2, 16, 48, 64, 80, 128};
   uint32_t dim = dims[lqt__choose(t, COUNT(dims))], heads = 1 + lqt__choose(t, 9);
@@ -355,6 +392,13 @@ static lqt_status caches(lqt__selftest *t) {
       /* Contexts long enough to be cut into parts. */
       {1, 2, 2, 64, 16, 2500, 1, 0, LQT_DTYPE_F16},
       {2, 1, 3, 80, 16, 2100, 4, 1500, LQT_DTYPE_F32},
+      /* Single tokens of many sequences beside a long run of one, and long runs side by side. */
+      {10, 2, 4, 128, 32, 400, 19, 0, LQT_DTYPE_F16},
+      {70, 1, 2, 64, 16, 64, 145, 0, LQT_DTYPE_F16},
+      {2, 1, 3, 128, 32, 500, 330, 0, LQT_DTYPE_F16},
+      {3, 2, 1, 96, 32, 200, 150, 70, LQT_DTYPE_F16},
+      {4, 1, 8, 128, 32, 900, 4, 0, LQT_DTYPE_F16},
+      {1, 1, 1, 256, 16, 300, 20, 0, LQT_DTYPE_F16},
   };
   for (size_t i = 0; i < COUNT(fixed); i++) {
     LQT__TRY(attention_case(t, &fixed[i]));
@@ -400,5 +444,6 @@ static lqt_status rows(lqt__selftest *t) {
 lqt_status lqt__selftest_ops(lqt__selftest *t) {
   LQT__TRY(rows(t));
   LQT__TRY(caches(t));
+  LQT__TRY(topk(t));
   return weights(t);
 }

@@ -135,12 +135,18 @@ class Golden(Case):
 
 class BenchSession(TinyCase):
     def test_bench_session(self):
-        report = self.lqt("bench", "session", self.model, "--prefill", 20, "--decode", 4,
-                          "--sequences", 2, "--repeat", 2, "--json").json()
-        self.assertGreater(report["prefill_tokens_per_second"], 0)
-        self.assertGreater(report["decode_tokens_per_second"], 0)
+        report = self.lqt("bench", "session", self.model, "--prefill", 20, "--context", 6,
+                          "--batch", "1,2", "--decode", 4, "--mixed", 5, "--repeat", 2,
+                          "--profile", "--json").json()
         self.assertGreater(report["step_bytes"], 0)
-        self.fails(BAD_INPUT, ["CONTEXT_FULL"], "bench", "session", self.model, "--prefill", 500)
+        self.assertGreater(report["device_bytes"], report["weight_bytes"])
+        phases = [(row["phase"], row["batch"], row["tokens"]) for row in report["results"]]
+        self.assertEqual(phases, [("prefill", 1, 20), ("decode", 1, 1), ("decode", 2, 2),
+                                  ("mixed", 2, 6)])
+        for row in report["results"]:
+            self.assertGreater(row["tokens_per_second"], 0)
+        self.assertIn("attention", report["results"][1]["ops"])
+        self.fails(BAD_INPUT, ["CONTEXT_FULL"], "bench", "session", self.model, "--prefill", 600)
 
 
 class Eval(TinyCase):

@@ -34,6 +34,10 @@ typedef struct lqt__cu_small {
   uint32_t group_shift; /* log2 of the units that share a scale */
   uint32_t accumulate;
   float scale;
+  /* What is done to one token's activations on the way in; 0: nothing. */
+  uint64_t gain;     /* float [k]: x / rms(x) * gain, which also goes to norm_out, half [k] */
+  uint64_t norm_out; /* 0: nowhere */
+  float eps;
 } lqt__cu_small;
 
 /* Fused product for many tokens (wide.cuh). */
@@ -59,6 +63,13 @@ typedef struct lqt__cu_wide {
   uint32_t accumulate;
   float scale;
 } lqt__cu_wide;
+
+/* One token: up to three weights over the same columns; block b has w[i] when
+ * first[i] <= b < first[i + 1]. */
+typedef struct lqt__cu_small3 {
+  lqt__cu_small w[3];
+  uint32_t first[4];
+} lqt__cu_small3;
 
 /* Where the values of one element come from, for kernels that take any weight. */
 enum {

@@ -115,10 +115,9 @@ __device__ __forceinline__ void fill_table(uint8_t *shared, uint64_t table, int 
 }
 
 /* Eight activations from column `col` on, zero past the end. */
-__device__ __forceinline__ uint4 load_x8(const lqt__cu_small &p, uint32_t m, uint32_t col) {
-  const uint16_t *from = reinterpret_cast<const uint16_t *>(p.x) + m * p.x_stride + col;
-  if ((p.x_stride & 7) == 0 && (p.x & 15) == 0 && col + 8 <= p.k)
-    return *reinterpret_cast<const uint4 *>(from);
+__device__ __forceinline__ uint4 load_8(const lqt__cu_small &p, uint64_t base, uint32_t col) {
+  const uint16_t *from = reinterpret_cast<const uint16_t *>(base) + col;
+  if ((base & 15) == 0 && col + 8 <= p.k) return *reinterpret_cast<const uint4 *>(from);
   uint32_t q[4] = {0, 0, 0, 0};
 #pragma unroll
   for (int e = 0; e < 8; e++)
@@ -133,6 +132,74 @@ __device__ __forceinline__ void store_y(const lqt__cu_small &p, uint32_t m, uint
   if (p.bias) sum += reinterpret_cast<const float *>(p.bias)[row];
   if (p.accumulate) sum += __half2float(*y);
   *y = __float2half(sum);
+}
+
+__device__ __forceinline__ void widen_8(float (&out)[8], const uint4 &v) {
+  const __half2 *h = reinterpret_cast<const __half2 *>(&v);
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const float2 f = __half22float2(h[i]);
+    out[2 * i] = f.x, out[2 * i + 1] = f.y;
+  }
+}
+__device__ __forceinline__ uint4 narrow_8(const float (&in)[8]) {
+  uint4 v;
+  __half2 *h = reinterpret_cast<__half2 *>(&v);
+#pragma unroll
+  for (int i = 0; i < 4; i++) h[i] = __floats2half2_rn(in[2 * i], in[2 * i + 1]);
+  return v;
+}
+
+/* Gains of eight columns, zero past the end. */
+__device__ __forceinline__ void load_gain(float (&g)[8], const lqt__cu_small &p, uint32_t col) {
+  const float *from = reinterpret_cast<const float *>(p.gain) + col;
+  if ((p.gain & 15) == 0 && col + 8 <= p.k) {
+    const float4 a = __ldg(reinterpret_cast<const float4 *>(from));
+    const float4 b = __ldg(reinterpret_cast<const float4 *>(from) + 1);
+    g[0] = a.x, g[1] = a.y, g[2] = a.z, g[3] = a.w;
+    g[4] = b.x, g[5] = b.y, g[6] = b.z, g[7] = b.w;
+    return;
+  }
+#pragma unroll
+  for (int e = 0; e < 8; e++) g[e] = col + e < p.k ? __ldg(from + e) : 0.0f;
+}
+
+/* The normed activations in `act`, a piece of eight columns every 16 bytes and a unit of eight
+ * pieces every UNIT bytes. `g`: the gains of the thread's first piece. `part`: a float a warp. */
+template <int THREADS, int UNIT>
+__device__ __forceinline__ void norm_in(const lqt__cu_small &p, uint8_t *act, float *part,
+                                        float (&g)[8], bool writes) {
+  float square = 0;
+  for (uint32_t c = threadIdx.x; c < p.blocks * 64; c += THREADS) {
+    const uint4 v = load_8(p, p.x, c * 8);
+    float x[8];
+    widen_8(x, v);
+#pragma unroll
+    for (int e = 0; e < 8; e++) square = fmaf(x[e], x[e], square);
+    *reinterpret_cast<uint4 *>(act + (c >> 3) * UNIT + (c & 7) * 16) = v;
+  }
+  for (int o = 16; o; o >>= 1) square += __shfl_xor_sync(~0u, square, o);
+  if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = square;
+  __syncthreads();
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < THREADS / 32; i++) sum += part[i];
+  const float inverse = rsqrtf(sum / p.k + p.eps);
+  for (uint32_t c = threadIdx.x; c < p.blocks * 64; c += THREADS) {
+    uint4 *at = reinterpret_cast<uint4 *>(act + (c >> 3) * UNIT + (c & 7) * 16);
+    float x[8];
+    widen_8(x, *at);
+    if (c != threadIdx.x) load_gain(g, p, c * 8);
+#pragma unroll
+    for (int e = 0; e < 8; e++) x[e] *= inverse * g[e];
+    *at = narrow_8(x);
+    if (!writes) continue;
+    __half *out = reinterpret_cast<__half *>(p.norm_out) + c * 8;
+    if ((p.norm_out & 15) == 0 && c * 8 + 8 <= p.k)
+      *reinterpret_cast<uint4 *>(out) = narrow_8(x);
+    else
+      for (uint32_t e = 0; e < 8 && c * 8 + e < p.k; e++) out[e] = __float2half(x[e]);
+  }
 }
 
 /* A ring of DEPTH 16-byte loads in flight over the 2 * BITS loads of a block. */
@@ -156,13 +223,14 @@ struct block_ring {
 /* One token. WARPS a block; RAGGED: the columns do not fill the last block of units. */
 #define SMALL_ONE_UNIT_BYTES 144 /* activations of a unit, padded off the banks of the next */
 
+/* Block `block` of the `blocks` that share the weight. */
 template <int BITS, int STEPS, int WARPS, int DEPTH, bool RAGGED>
-__device__ __forceinline__ void small_one(const lqt__cu_small &p) {
+__device__ __forceinline__ void small_one(const lqt__cu_small &p, uint32_t block, uint32_t blocks) {
   extern __shared__ __align__(1024) uint8_t shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
   using ring_t = block_ring<BITS, DEPTH>;
-  const uint32_t tile0 = (uint32_t)((uint64_t)p.tiles * blockIdx.x / gridDim.x);
-  const uint32_t tile1 = (uint32_t)((uint64_t)p.tiles * (blockIdx.x + 1) / gridDim.x);
+  const uint32_t tile0 = (uint32_t)((uint64_t)p.tiles * block / blocks);
+  const uint32_t tile1 = (uint32_t)((uint64_t)p.tiles * (block + 1) / blocks);
   const uint32_t rows_of_warps = WARPS / p.warps_k;
   const uint32_t wk = warp % p.warps_k, wr = warp / p.warps_k;
   const uint8_t *scales = reinterpret_cast<const uint8_t *>(p.scales);
@@ -187,10 +255,16 @@ __device__ __forceinline__ void small_one(const lqt__cu_small &p) {
     sc.load(scales, (uint64_t)tile * p.blocks + kb, p.group_shift, lane);
   }
   fill_table<BITS>(shared, p.table, WARPS * 32);
+  float gain[8];
+  if (p.gain != 0) load_gain(gain, p, threadIdx.x * 8);
   wait_previous();
-  for (uint32_t c = threadIdx.x; c < p.blocks * 64; c += WARPS * 32)
-    *reinterpret_cast<uint4 *>(act + (c >> 3) * SMALL_ONE_UNIT_BYTES + (c & 7) * 16) =
-        load_x8(p, 0, c * 8);
+  if (p.gain != 0) {
+    norm_in<WARPS * 32, SMALL_ONE_UNIT_BYTES>(p, act, red, gain, block == 0 && p.norm_out != 0);
+  } else {
+    for (uint32_t c = threadIdx.x; c < p.blocks * 64; c += WARPS * 32)
+      *reinterpret_cast<uint4 *>(act + (c >> 3) * SMALL_ONE_UNIT_BYTES + (c & 7) * 16) =
+          load_8(p, p.x, c * 8);
+  }
   __syncthreads();
 
   const uint32_t lane_offset = lane * (BITS == 2 ? 8 : 4);

@@ -1,11 +1,13 @@
 /* The kernels of small.cuh for one width, by macros. */
 #include "small.cuh"
 
-#define ONE_KERNEL(bits, steps, ragged, suffix, warps, depth) \
-  extern "C" __global__ __launch_bounds__((warps)*32, 1) void \
-      lqt_matmul_cb##bits##s##steps##suffix##_f16_m1__sm80(   \
-          const __grid_constant__ lqt__cu_small p) {          \
-    small_one<bits, steps, warps, depth, ragged>(p);          \
+#define ONE_KERNEL(bits, steps, ragged, suffix, warps, depth)                     \
+  extern "C" __global__ __launch_bounds__((warps)*32, 1) void                     \
+      lqt_matmul_cb##bits##s##steps##suffix##_f16_m1__sm80(                       \
+          const __grid_constant__ lqt__cu_small3 p) {                             \
+    const uint32_t w = (blockIdx.x >= p.first[1]) + (blockIdx.x >= p.first[2]);   \
+    small_one<bits, steps, warps, depth, ragged>(p.w[w], blockIdx.x - p.first[w], \
+                                                 p.first[w + 1] - p.first[w]);    \
   }
 #define MANY_KERNEL(bits, steps, ragged, suffix, tokens, name)           \
   extern "C" __global__ __launch_bounds__(SMALL_MANY_WARPS * 32, 1) void \

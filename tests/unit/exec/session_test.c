@@ -316,3 +316,83 @@ Test(session, bad_options) {
   }
   fixture_close(&f);
 }
+
+/* Draws from what the device picked out against draws from all logits. */
+static void check_draws(const fixture *f, const lqt_sampler_options *options) {
+  enum { STEPS = 40 };
+  lqt_diag diag = {0};
+  lqt_session *sessions[2];
+  lqt_sampler *samplers[2];
+  int32_t tokens[2] = {3, 3};
+  for (int i = 0; i < 2; i++) {
+    sessions[i] = fixture_session(f, 1, 0, 0);
+    cr_assert_eq(fixture_sequence(sessions[i]), 0);
+    cr_assert_eq(lqt_sampler_create(options, &samplers[i], &diag), LQT_OK, "%s", diag.what);
+  }
+  cr_assert_eq(lqt_session_sequence_sampler(sessions[1], 0, samplers[1], &diag), LQT_OK);
+  for (int step = 0; step < STEPS; step++) {
+    fixture_step(sessions[0], 0, &tokens[0], 1, LQT_LOGITS_LAST);
+    fixture_step(sessions[1], 0, &tokens[1], 1, LQT_LOGITS_SAMPLE);
+    uint32_t vocab = lqt_engine_vocab_size(f->engine);
+    cr_assert_eq(lqt_sampler_sample(samplers[0], lqt_session_logits(sessions[0], 0, 0), vocab,
+                                    &tokens[0], &diag),
+                 LQT_OK);
+    cr_assert_eq(lqt_session_sample(sessions[1], 0, samplers[1], &tokens[1], &diag), LQT_OK, "%s",
+                 diag.what);
+    cr_assert_eq(tokens[0], tokens[1], "step %d", step);
+  }
+  for (int i = 0; i < 2; i++) {
+    lqt_sampler_destroy(samplers[i]);
+    lqt_session_destroy(sessions[i]);
+  }
+}
+
+Test(session, draws_are_the_same_from_candidates_and_from_all_logits) {
+  fixture f;
+  tiny_spec spec = tiny_default();
+  spec.vocab = 300;
+  fixture_open(&f, &spec, "cpu");
+  lqt_sampler_options o = {.size = sizeof o, .top_p = 1, .repetition_penalty = 1, .seed = 5};
+  const float temperatures[] = {0, 0.7f, 20};
+  const uint32_t tops[] = {0, 1, 5, 64, 65, 200};
+  for (size_t i = 0; i < sizeof temperatures / sizeof *temperatures; i++) {
+    for (size_t k = 0; k < sizeof tops / sizeof *tops; k++) {
+      o.temperature = temperatures[i], o.top_k = tops[k];
+      for (int mode = 0; mode < 4; mode++) {
+        o.top_p = mode == 1 ? 0.6f : 1, o.min_p = mode == 2 ? 0.05f : 0;
+        o.repetition_penalty = mode == 3 ? 1.4f : 1, o.repetition_window = 10;
+        check_draws(&f, &o);
+      }
+    }
+  }
+  fixture_close(&f);
+}
+
+Test(session, sampling_without_the_logits) {
+  fixture f;
+  tiny_spec spec = tiny_default();
+  fixture_open(&f, &spec, "cpu");
+  lqt_session *session = fixture_session(&f, 1, 0, 0);
+  uint32_t sequence = fixture_sequence(session);
+  lqt_sampler_options o = {.size = sizeof o, .top_p = 1, .repetition_penalty = 1};
+  lqt_sampler *greedy, *wide;
+  lqt_diag diag = {0};
+  cr_assert_eq(lqt_sampler_create(&o, &greedy, &diag), LQT_OK);
+  o.temperature = 1;
+  cr_assert_eq(lqt_sampler_create(&o, &wide, &diag), LQT_OK);
+  int32_t token = 1;
+  cr_assert_eq(lqt_session_sequence_sampler(session, 9, greedy, &diag), LQT_NOT_FOUND);
+  cr_assert_eq(lqt_session_sequence_sampler(session, sequence, greedy, &diag), LQT_OK);
+  cr_assert_eq(lqt_session_sample(session, 0, greedy, &token, &diag), LQT_INVALID_ARGUMENT);
+  fixture_step(session, sequence, &token, 1, LQT_LOGITS_SAMPLE);
+  cr_assert_null(lqt_session_logits(session, 0, 0));
+  cr_assert_eq(lqt_session_sample(session, 0, wide, &token, &diag), LQT_INVALID_ARGUMENT);
+  cr_assert_eq(lqt_session_sample(session, 0, greedy, &token, &diag), LQT_OK);
+  cr_assert_eq(lqt_session_sequence_sampler(session, sequence, NULL, &diag), LQT_OK);
+  fixture_step(session, sequence, &token, 1, LQT_LOGITS_SAMPLE);
+  cr_assert_eq(lqt_session_sample(session, 0, wide, &token, &diag), LQT_OK);
+  lqt_sampler_destroy(greedy);
+  lqt_sampler_destroy(wide);
+  lqt_session_destroy(session);
+  fixture_close(&f);
+}

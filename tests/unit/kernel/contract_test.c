@@ -107,6 +107,11 @@ static lqt_op good(lqt_op_kind kind) {
       op.out[0] = view(6, N, K, f);
       op.weight[0] = weight;
       break;
+    case LQT_OP_TOPK:
+      op.in[0] = view(0, T, K, f);
+      op.out[0] = view(6, T, K, f);
+      op.out[1] = view(7, T, K, i);
+      break;
     default:
       op.in[0] = view(0, T, K, f);
       if (kind != LQT_OP_ACT) op.in[1] = view(1, T, K, f);

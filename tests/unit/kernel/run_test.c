@@ -339,3 +339,54 @@ Test(device, every_allocation_fails_once) {
     cr_expect_gt(summary.passed, 0, "%s", filters[f]);
   }
 }
+
+/* Programs: the same as the ops one by one, and transfers that are refused before anything runs. */
+Test(program, runs_with_its_transfers) {
+  lqt_device *device = open_cpu(NULL), *other = open_cpu(NULL);
+  lqt_buffer *buffers[3], *foreign;
+  for (int i = 0; i < 3; i++) {
+    cr_assert_eq(lqt_buffer_create(device, 16, &buffers[i], NULL), LQT_OK);
+  }
+  cr_assert_eq(lqt_buffer_create(other, 16, &foreign, NULL), LQT_OK);
+  lqt_op op = {.kind = LQT_OP_ADD};
+  for (int i = 0; i < 3; i++) {
+    lqt_view view = {.buffer = buffers[i], .rows = 1, .cols = 4, .row_stride = 4};
+    *(i < 2 ? &op.in[i] : &op.out[0]) = view;
+  }
+  lqt_program *program = (lqt_program *)&op;
+  lqt_op broken = op;
+  broken.in[1].buffer = foreign;
+  cr_expect_eq(lqt_program_create(device, &broken, 1, &program, NULL), LQT_INVALID_ARGUMENT);
+  cr_expect_null(program);
+  cr_assert_eq(lqt_program_create(device, &op, 1, &program, NULL), LQT_OK);
+  memset(&op, 0, sizeof op); /* not needed any more */
+  float a[4] = {1, 2, 3, 4}, b[4] = {10, 20, 30, 40}, sum[4];
+  lqt_transfer in[2] = {{buffers[0], 0, 16, a}, {buffers[1], 0, 16, b}};
+  lqt_transfer out = {buffers[2], 4, 12, sum};
+  for (int run = 0; run < 3; run++) {
+    a[1] = (float)run;
+    cr_assert_eq(lqt_program_run(program, in, 2, &out, 1, NULL), LQT_OK);
+    cr_expect_eq(sum[0], 20 + run);
+    cr_expect_eq(sum[2], 44);
+  }
+  a[1] = 99;
+  lqt_transfer wrong[] = {{buffers[0], 8, 9, a},
+                          {buffers[0], 17, 0, a},
+                          {foreign, 0, 4, a},
+                          {NULL, 0, 4, a},
+                          {buffers[0], 0, 4, NULL}};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    lqt_status want = i < 2 ? LQT_OUT_OF_RANGE : LQT_INVALID_ARGUMENT;
+    cr_expect_eq(lqt_program_run(program, in, 2, &wrong[i], 1, NULL), want, "%zu", i);
+    cr_expect_eq(lqt_program_run(program, &wrong[i], 1, &out, 1, NULL), want, "%zu", i);
+  }
+  cr_assert_eq(lqt_program_run(program, NULL, 0, &out, 1, NULL), LQT_OK);
+  cr_expect_eq(sum[0], 22); /* what was refused wrote nothing */
+  cr_expect_eq(lqt_program_run(NULL, NULL, 0, NULL, 0, NULL), LQT_INVALID_ARGUMENT);
+  lqt_program_destroy(program);
+  lqt_program_destroy(NULL);
+  for (int i = 0; i < 3; i++) lqt_buffer_destroy(buffers[i]);
+  lqt_buffer_destroy(foreign);
+  lqt_device_release(device);
+  lqt_device_release(other);
+}
