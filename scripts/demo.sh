@@ -43,13 +43,14 @@ print(tensor["codebook"], best[1], -2 * best[2])
 ' "$lqt" "$model")
 
 say "3. One codebook entry is edited (lqt edit codebook MODEL --id $id --vector $vector --value=$value)"
-"$lqt" edit codebook "$model" --id "$id" --vector "$vector" --value="$value" --json >"$work/edit.json"
+"$lqt" edit codebook "$model" --id "$id" --vector "$vector" --value="$value" --actor demo --json >"$work/edit.json"
 old=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["old"][0])' "$work/edit.json")
 echo "was $old, is $value now"
 write_text | tee "$work/second"
 
-say "4. And edited back (--value=$old)"
-"$lqt" edit codebook "$model" --id "$id" --vector "$vector" --value="$old"
+say "4. What the journal beside the file knows, and back to the file's own revision (lqt log MODEL rollback 0)"
+"$lqt" log "$model" rollback 0 --actor demo --reason "the first text was better"
+(cd "$work" && "$lqt" log model.lqt)
 write_text | tee "$work/third"
 
 say "Verdict"
@@ -59,4 +60,4 @@ if cmp -s "$work/first" "$work/second"; then
 fi
 cmp -s "$work/first" "$work/third" || { echo "the text did not come back" >&2; exit 1; }
 cmp -s "$source" "$model" || { echo "the file has changed" >&2; exit 1; }
-echo "The text changed with the edit and came back with it. The file is what it was: the edits are in its journal."
+echo "The text changed with the edit and came back with the rollback. The file is what it was: both stand in its journal."
