@@ -18,7 +18,8 @@ enum {
 static const struct argp_option options[] = {
     {"prefill", KEY_PREFILL, "LIST", 0, "Tokens of a prompt (default 512; 0: none)", 0},
     {"batch", KEY_BATCH, "LIST", 0, "Sequences that decode together (default 1)", 0},
-    {"context", KEY_CONTEXT, "LIST", 0, "Tokens they have before them (default 256)", 0},
+    {"context", KEY_CONTEXT, "LIST", 0,
+     "Tokens they have before them (default 256, or what the model has room for)", 0},
     {"decode", KEY_DECODE, "N", 0, "Tokens each of them writes (default 64)", 0},
     {"mixed", KEY_MIXED, "N", 0,
      "Also steps in which one sequence leaves and one joins with N tokens of prompt", 0},
@@ -377,6 +378,18 @@ static uint64_t room_of(const bench_args *args) {
   return (args->decode > args->mixed ? args->decode : args->mixed) + 16;
 }
 
+/* Lengths that were not asked for are those that the model has room for. */
+static void default_lengths(bench_args *args, uint64_t limit) {
+  if (limit == 0) limit = UINT64_MAX;
+  if (args->prefill.count == 0) {
+    args->prefill = (number_list){{limit < 512 ? (uint32_t)limit : 512}, 1};
+  }
+  if (args->context.count == 0) {
+    uint64_t room = limit > room_of(args) ? limit - room_of(args) : 0;
+    args->context = (number_list){{room < 256 ? (uint32_t)room : 256}, 1};
+  }
+}
+
 static lqt_status check_lengths(const bench *b, lqt_diag *diag) {
   const bench_args *args = b->args;
   uint64_t limit = lqt_engine_context(b->engine.engine), longest = 0;
@@ -416,8 +429,7 @@ static lqt_status measure(bench *b, lqt_diag *diag) {
 }
 
 static int run(int argc, char **argv) {
-  bench_args args = {
-      .decode = 64, .repeat = 3, .prefill = {{512}, 1}, .batch = {{1}, 1}, .context = {{256}, 1}};
+  bench_args args = {.decode = 64, .repeat = 3, .batch = {{1}, 1}};
   tool_device_defaults(&args.device);
   tool_parse(&argp, argc, argv, &args);
   static bench b;
@@ -425,6 +437,7 @@ static int run(int argc, char **argv) {
   b.args = &args;
   lqt_status status = tool_engine_open(args.path, &args.device, &b.engine, &diag);
   if (status != LQT_OK) return tool_fail(argv[0], status, &diag);
+  default_lengths(&args, lqt_engine_context(b.engine.engine));
   status = check_lengths(&b, &diag);
   if (status != LQT_OK) {
     tool_engine_close(&b.engine);

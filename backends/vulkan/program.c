@@ -63,6 +63,19 @@ static lqt_status place_transfers(lqt__vk_device *device, native *n, const lqt_t
   return lqt__vk_staging_create(device, bytes + bytes / 4, &n->staging, diag);
 }
 
+/* Transfers take effect in their order, also where they overlap. */
+static bool overlaps_earlier(const native *n, size_t at) {
+  const place *p = &n->places[at];
+  for (size_t i = 0; i < at; i++) {
+    const place *q = &n->places[i];
+    if (q->buffer == p->buffer && q->offset < p->offset + p->bytes &&
+        p->offset < q->offset + q->bytes) {
+      return true;
+    }
+  }
+  return false;
+}
+
 static void record_copies(lqt__vk_device *device, const native *n, bool in) {
   const size_t first = in ? 0 : n->in_count, last = in ? n->in_count : n->in_count + n->out_count;
   for (size_t i = first; i < last; i++) {
@@ -72,6 +85,10 @@ static void record_copies(lqt__vk_device *device, const native *n, bool in) {
                            .dstOffset = in ? range->offset + p->offset : p->staged,
                            .size = p->bytes};
     if (p->bytes == 0) continue;
+    if (in && overlaps_earlier(n, i)) {
+      lqt__vk_barrier(device, n->commands, VK_PIPELINE_STAGE_TRANSFER_BIT,
+                      VK_PIPELINE_STAGE_TRANSFER_BIT);
+    }
     device->vk.vkCmdCopyBuffer(n->commands, in ? n->staging.buffer : range->buffer,
                                in ? range->buffer : n->staging.buffer, 1, &region);
   }
