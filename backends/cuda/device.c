@@ -271,12 +271,12 @@ lqt_status lqt__cu_scratch(lqt__cu_device *device, uint64_t bytes, CUdeviceptr *
     if (device->capturing) return LQT_INTERNAL; /* the warm run made it large enough */
     LQT__TRY(lqt__cu_check(device, device->driver->StreamSynchronize(device->stream),
                            "wait for the device", diag));
+    device->epoch++; /* also when there is no memory: recorded launches have the old address */
     if (device->scratch != 0) (void)device->driver->MemFree(device->scratch);
     device->scratch = 0;
     device->scratch_bytes = 0;
     LQT__TRY(lqt__cu_memory(device, bytes, "scratch memory", &device->scratch, diag));
     device->scratch_bytes = bytes;
-    device->epoch++;
   }
   *out = device->scratch;
   return LQT_OK;
@@ -378,6 +378,7 @@ lqt_status lqt__cu_copy_out(lqt__cu_device *device, void *to, CUdeviceptr from, 
 }
 
 lqt_status lqt__cu_clear(lqt__cu_device *device, CUdeviceptr to, uint64_t bytes, lqt_diag *diag) {
+  if (bytes == 0) return LQT_OK;
   return lqt__cu_check(device, device->driver->MemsetD8Async(to, 0, bytes, device->stream),
                        "clear device memory", diag);
 }
@@ -410,13 +411,19 @@ static void buffer_destroy(lqt_buffer *base) {
   lqt__free(buffer);
 }
 
+/* Copies hold the mutex: the stream may be recording another thread's program, which would take
+ * them in. */
 static lqt_status buffer_write(lqt_buffer *base, uint64_t offset, const void *data, uint64_t bytes,
                                lqt_diag *diag) {
   lqt__cu_buffer *buffer = (lqt__cu_buffer *)base;
   lqt__cu_device *device = device_of(base->device);
-  LQT__TRY(lqt__cu_push(device, diag));
-  lqt_status status = lqt__cu_copy_in(device, buffer->data + offset, data, bytes, diag);
-  lqt__cu_pop(device);
+  pthread_mutex_lock(&device->mutex);
+  lqt_status status = lqt__cu_push(device, diag);
+  if (status == LQT_OK) {
+    status = lqt__cu_copy_in(device, buffer->data + offset, data, bytes, diag);
+    lqt__cu_pop(device);
+  }
+  pthread_mutex_unlock(&device->mutex);
   return status;
 }
 
@@ -424,9 +431,13 @@ static lqt_status buffer_read(lqt_buffer *base, uint64_t offset, void *data, uin
                               lqt_diag *diag) {
   lqt__cu_buffer *buffer = (lqt__cu_buffer *)base;
   lqt__cu_device *device = device_of(base->device);
-  LQT__TRY(lqt__cu_push(device, diag));
-  lqt_status status = lqt__cu_copy_out(device, data, buffer->data + offset, bytes, diag);
-  lqt__cu_pop(device);
+  pthread_mutex_lock(&device->mutex);
+  lqt_status status = lqt__cu_push(device, diag);
+  if (status == LQT_OK) {
+    status = lqt__cu_copy_out(device, data, buffer->data + offset, bytes, diag);
+    lqt__cu_pop(device);
+  }
+  pthread_mutex_unlock(&device->mutex);
   return status;
 }
 

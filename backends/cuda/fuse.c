@@ -10,6 +10,13 @@ static bool same_view(const lqt_view *a, const lqt_view *b) {
          a->cols == b->cols && a->row_stride == b->row_stride && a->dtype == b->dtype;
 }
 
+static bool may_touch(const lqt_view *a, const lqt_view *b) {
+  if (a->buffer == NULL || a->buffer != b->buffer || a->rows == 0 || b->rows == 0) return false;
+  uint64_t a_end = a->offset + ((a->rows - 1) * a->row_stride + a->cols) * lqt_dtype_size(a->dtype);
+  uint64_t b_end = b->offset + ((b->rows - 1) * b->row_stride + b->cols) * lqt_dtype_size(b->dtype);
+  return a->offset < b_end && b->offset < a_end;
+}
+
 /* Rows of halves in 16-byte pieces. */
 static bool in_pieces(const lqt_view *view) {
   return view->dtype == LQT_DTYPE_F16 && lqt__cu_address(view) % 16 == 0 &&
@@ -25,7 +32,8 @@ static bool is_rope_kv(const lqt_op *ops, size_t count) {
   const lqt_op *q = &ops[0], *k = &ops[1], *write = &ops[2];
   return same_view(&q->in[0], &k->in[0]) && same_view(&q->in[1], &k->in[1]) &&
          same_view(&q->in[0], &write->in[2]) && same_view(&k->out[0], &write->in[0]) &&
-         !same_view(&q->out[0], &k->out[0]) && q->head_dim == k->head_dim &&
+         !same_view(&q->out[0], &k->out[0]) && !may_touch(&q->out[0], &write->in[1]) &&
+         !may_touch(&k->out[0], &write->in[1]) && q->head_dim == k->head_dim &&
          k->head_dim == write->head_dim && k->heads == write->kv_heads &&
          q->rotary_dim == k->rotary_dim && q->interleaved == k->interleaved &&
          q->attn_scale == k->attn_scale && q->head_dim % 2 == 0 &&
@@ -121,13 +129,6 @@ static lqt_status silu(lqt__cu_device *device, const lqt_op *op, lqt_diag *diag)
       .args = &args,
       .overlap = true};
   return lqt__cu_run(device, &launch, diag);
-}
-
-static bool may_touch(const lqt_view *a, const lqt_view *b) {
-  if (a->buffer == NULL || a->buffer != b->buffer || a->rows == 0 || b->rows == 0) return false;
-  uint64_t a_end = a->offset + ((a->rows - 1) * a->row_stride + a->cols) * lqt_dtype_size(a->dtype);
-  uint64_t b_end = b->offset + ((b->rows - 1) * b->row_stride + b->cols) * lqt_dtype_size(b->dtype);
-  return a->offset < b_end && b->offset < a_end;
 }
 
 /* A block may write what another has yet to read. */

@@ -9,6 +9,7 @@
 #define TABLE_BYTES 65536u
 #define MANY_WARPS 16u
 #define MANY_ROUND 8u
+#define MANY_SHARED (TABLE_BYTES + MANY_ROUND * MANY_WARPS * 512) /* at most */
 
 /* Names of the fused kernels: [bits][k-steps a scale covers]; "r" takes any number of columns. */
 #define NAMES(bits, tile)                               \
@@ -33,6 +34,15 @@ lqt__cu_small lqt__cu_small_args(const lqt__cu_weight *weight, const lqt__cu_str
                          .blocks = view->blocks,
                          .last_units = weight->last_units,
                          .group_shift = view->group_shift};
+}
+
+/* Not on devices of 8.6 and 8.9, which take the tokens one by one. */
+static bool many_fits(const lqt__cu_device *device) { return device->shared_limit >= MANY_SHARED; }
+
+static bool fused_takes(const lqt__cu_device *device, const lqt__cu_weight *weight,
+                        lqt_dtype activation) {
+  return weight->fused && activation == LQT_DTYPE_F16 &&
+         (many_fits(device) || lqt__cu_single_fits(device, weight));
 }
 
 static lqt_status launch_many(lqt__cu_device *device, const lqt__cu_weight *weight, uint32_t bits,
@@ -93,7 +103,7 @@ static lqt_status fused_stream(lqt__cu_device *device, const lqt__cu_weight *wei
     }
     args.x = lqt__cu_address(in) + done * in->row_stride * 2;
     args.y = lqt__cu_address(out) + done * out->row_stride * 2;
-    if (left == 1 && lqt__cu_single_fits(device, weight)) {
+    if ((left == 1 || !many_fits(device)) && lqt__cu_single_fits(device, weight)) {
       args.m = 1;
       LQT__TRY(lqt__cu_single_stream(device, weight, stream, &args, diag));
     } else {
@@ -141,7 +151,7 @@ static lqt_status general(lqt__cu_device *device, const lqt__cu_weight *weight, 
 static lqt_status product(lqt__cu_device *device, const lqt__cu_weight *weight, const lqt_view *in,
                           const lqt_view *out, uint64_t bias, bool accumulate, lqt_diag *diag) {
   const lqt__cu_weight_view *view = &weight->view;
-  if (!weight->fused || in->dtype != LQT_DTYPE_F16) {
+  if (!fused_takes(device, weight, in->dtype)) {
     return general(device, weight, in, out, bias, accumulate, diag);
   }
   LQT__TRY(fused_stream(device, weight, &view->main, in, out, bias, accumulate, view->scale, diag));
@@ -177,13 +187,13 @@ const char *lqt__cu_matmul_variant(lqt__cu_device *device, const lqt_op *op) {
   const bool half = op->in[0].dtype == LQT_DTYPE_F16;
   const uint64_t tokens = op->in[0].rows;
   if (weight == NULL) return "";
-  if (!weight->fused || !half) {
+  if (!fused_takes(device, weight, op->in[0].dtype)) {
     if (tokens <= 16) return half ? "lqt_matmul_rows_f16" : "lqt_matmul_rows_f32";
     return half ? "lqt_matmul_tile_f16" : "lqt_matmul_tile_f32";
   }
   const uint32_t bits = weight->view.main.weight_bits;
   if (lqt__cu_wide_takes(device, weight, tokens)) return lqt__cu_wide_name(weight, bits, tokens);
-  if (tokens == 1 && lqt__cu_single_fits(device, weight)) {
+  if ((tokens == 1 || !many_fits(device)) && lqt__cu_single_fits(device, weight)) {
     return lqt__cu_single_variant(weight, bits);
   }
   return many_names[lqt__cu_bits_slot(bits)][lqt__cu_steps_slot(&weight->view)];

@@ -31,16 +31,15 @@ static const char *name_of(const lqt__cu_weight *weight, uint32_t bits) {
 
 /* Shared memory: the table, the activations, and the sums, whose first floats also serve the norm.
  */
-static uint32_t base_bytes(const lqt__cu_weight *weight) {
-  return TABLE_BYTES + weight->view.blocks * 8 * UNIT_BYTES;
-}
+static uint32_t base_bytes(uint32_t blocks) { return TABLE_BYTES + blocks * 8 * UNIT_BYTES; }
 static uint32_t sums_bytes(uint32_t tiles, uint32_t blocks) {
   const uint32_t bytes = tiles * blocks * 64;
   return bytes > 128 ? bytes : 128;
 }
 
 bool lqt__cu_single_fits(const lqt__cu_device *device, const lqt__cu_weight *weight) {
-  return base_bytes(weight) + sums_bytes(1, weight->view.blocks) <= device->shared_limit;
+  const uint32_t blocks = weight->view.blocks;
+  return base_bytes(blocks) + sums_bytes(1, blocks) <= device->shared_limit;
 }
 
 /* How many warps of a block split the columns: the number that keeps the most warps busy. */
@@ -80,10 +79,12 @@ static uint32_t most_tiles(const lqt__cu_small3 *args, size_t count) {
   return most;
 }
 
-/* Chooses the grid for `count` weights of one kind; false: the sums of a block take too much. */
+/* Chooses the grid for `count` weights of one kind that fit; false: the sums of a block take too
+ * much. Devices of 8.6 and 8.9 have hardly more shared memory than the table takes. */
 static bool place_blocks(const lqt__cu_device *device, lqt__cu_small3 *args, size_t count) {
   const uint32_t blocks = args->w[0].blocks;
-  uint32_t tiles = 0, most = SUMS_BYTES / (blocks * 64);
+  const uint32_t room = device->shared_limit - base_bytes(blocks);
+  uint32_t tiles = 0, most = min32(SUMS_BYTES, room) / (blocks * 64);
   for (size_t i = 0; i < count; i++) tiles += args->w[i].tiles;
   uint32_t grid = min32(device->multiprocessors, tiles);
   if (grid < count) return false;
@@ -102,14 +103,14 @@ static lqt_status launch(lqt__cu_device *device, const lqt__cu_weight *weight, u
     if (i >= count) args->w[i] = args->w[0];
     args->w[i].warps_k = split_warps(warps, args->w[i].blocks);
   }
-  lqt__cu_launch launch = {
-      .module = (lqt__cu_module)(LQT__CU_SMALL2 + lqt__cu_bits_slot(bits)),
-      .name = name_of(weight, bits),
-      .grid = {args->first[count], 1, 1},
-      .threads = warps * 32,
-      .shared = base_bytes(weight) + sums_bytes(most_tiles(args, count), args->w[0].blocks),
-      .args = args,
-      .overlap = true};
+  lqt__cu_launch launch = {.module = (lqt__cu_module)(LQT__CU_SMALL2 + lqt__cu_bits_slot(bits)),
+                           .name = name_of(weight, bits),
+                           .grid = {args->first[count], 1, 1},
+                           .threads = warps * 32,
+                           .shared = base_bytes(args->w[0].blocks) +
+                                     sums_bytes(most_tiles(args, count), args->w[0].blocks),
+                           .args = args,
+                           .overlap = true};
   return lqt__cu_run(device, &launch, diag);
 }
 
@@ -132,6 +133,7 @@ bool lqt__cu_is_single(const lqt__cu_device *device, const lqt_op *op) {
   for (int i = 0; i < LQT_OP_MAX_OUT; i++) {
     const lqt__cu_weight *weight = (const lqt__cu_weight *)op->weight[i];
     if (weight == NULL) continue;
+    if (i > 0 && op->weight[i - 1] == NULL) return false; /* lqt__cu_single takes no gaps */
     if (!weight->fused || weight->view.has_residual || weight->view.delta_kind != LQT_DELTA_NONE ||
         !lqt__cu_single_fits(device, weight)) {
       return false;
@@ -173,9 +175,7 @@ lqt_status lqt__cu_single(lqt__cu_device *device, const lqt_op *op, const lqt__c
     count++;
   }
   const lqt__cu_weight *first = (const lqt__cu_weight *)op->weight[0];
-  if (one_kind(op, count) && place_blocks(device, &args, count) &&
-      base_bytes(first) + sums_bytes(most_tiles(&args, count), args.w[0].blocks) <=
-          device->shared_limit) {
+  if (one_kind(op, count) && place_blocks(device, &args, count)) {
     return launch(device, first, first->view.main.weight_bits, &args, count, diag);
   }
   for (size_t i = 0; i < count; i++) {
