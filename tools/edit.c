@@ -14,7 +14,7 @@ static const struct argp_option options[] = {
     {"actor", KEY_ACTOR, "WHO", 0, "Who makes the edit, for the journal", 1},
     {"user", KEY_USER, "N", 0, "A user's number, 0 to 65535, for the journal", 1},
     {"reason", KEY_REASON, "TEXT", 0, "Why, for the journal", 1},
-    {"sign", KEY_SIGN, "KEY.pem", 0, "Sign the edit with this private key (lqt keygen)", 1},
+    {"sign", KEY_SIGN, "KEY", 0, "Sign the edit with this private key (lqt keygen)", 1},
     {0},
 };
 

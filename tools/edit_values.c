@@ -73,7 +73,7 @@ static error_t parse_codebook(int key, char *text, struct argp_state *state) {
     case ARGP_KEY_END:
       if (args->path != NULL && (args->mutation.id == LQT_ID_NONE || !has_values(args) ||
                                  args->mutation.operation == 0)) {
-        argp_error(state, "--id, --vector and --value are needed");
+        argp_error(state, "--id, --value, and --vector or --expand are needed");
       }
       break;
     default:
@@ -88,7 +88,8 @@ static const struct argp codebook_argp = {
     .children = edit_children,
     .args_doc = "MODEL.lqt",
     .doc =
-        "Replaces one vector of a codebook. Every weight whose index points to it changes.\v"
+        "Replaces one vector of a codebook, so that every weight whose index points to it changes, "
+        "or appends vectors.\v"
         "Values are rounded to the codebook's type. The edit goes to the journal beside the model, "
         "MODEL.lqt.journal, which every command that opens the model replays; the model's file "
         "stays as it is. The old values are printed so that they can be put back.\n\nExamples:\n"

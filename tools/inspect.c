@@ -48,8 +48,8 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "MODEL.lqt",
     .doc =
-        "Prints what stands in a model file. Without a section switch: a summary and the layout "
-        "of the modules (with --json: everything).\v"
+        "Prints what stands in a model file, with the edits of its journal. Without a section "
+        "switch: a summary and the layout of the modules (with --json: everything).\v"
         "bits_per_weight counts every bit of the quantized matrices (indices, scales, codebooks, "
         "residuals, deltas, masks) over their elements. Only the metadata is read and checked; "
         "'lqt validate' checks every byte.\n\nExamples:\n"

@@ -8,7 +8,7 @@ enum { KEY_JSON = 0x1000, KEY_HEAD, KEY_REQUIRED, KEY_SIGN, KEY_ACTOR, KEY_REASO
 static const struct argp_option options[] = {
     {"json", KEY_JSON, NULL, 0, "Print JSON (list: an array of one object a transaction)", 0},
     {"head", KEY_HEAD, "HASH", 0, "verify: the hash that was noted must be in the journal", 0},
-    {"required-key", KEY_REQUIRED, "KEY", 0,
+    {"required-key", KEY_REQUIRED, "KEY.pub", 0,
      "Each transaction must be signed by this key (or another one given)", 0},
     {"require-signed", KEY_REQUIRED, "KEY", OPTION_ALIAS, NULL, 0},
     {"output", 'o', "FILE", 0, "export: write here", 0},
@@ -117,7 +117,7 @@ static const struct argp argp = {
         "earlier revision cannot be brought back then\n\n"
         "Examples:\n"
         "  lqt log model.lqt --json\n"
-        "  lqt log model.lqt verify --head $(cat noted) --required-key team.pub\n"
+        "  lqt log model.lqt verify --head $(cat noted) --required-key team.key.pub\n"
         "  lqt log model.lqt rollback 3 --actor me --reason 'worse than before'\n"};
 
 static lqt_status read_keys(const log_args *args, lqt_key **required, lqt_key **out_sign,

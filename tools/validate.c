@@ -56,7 +56,8 @@ static const struct argp argp = {
     .args_doc = "MODEL.lqt",
     .doc =
         "Checks a model file: its structure, every byte against its checksum and digests, every "
-        "index against its codebook, that values are finite, and the module graph.\v"
+        "index against its codebook, that values are finite, and the module graph. With a journal "
+        "beside it, the model as edited too.\v"
         "Each finding is one line on standard output. Exit code 0: nothing was found; 1: the file "
         "is damaged or inconsistent; 3: it could not be read at all.\n\nExamples:\n"
         "  lqt validate model.lqt\n"

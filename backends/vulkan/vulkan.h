@@ -190,7 +190,7 @@ typedef struct lqt__vk_buffer {
   lqt__vk_range range;
 } lqt__vk_buffer;
 
-/* Parts of a weight in device memory, in the canonical order. */
+/* Parts of a weight in device memory; indices and group scales may be tiled (lqt__vk_tiling). */
 typedef enum lqt__vk_part {
   LQT__VK_PART_BLOCK, /* lqt__vk_weight_block */
   LQT__VK_PART_DATA,
