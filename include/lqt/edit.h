@@ -126,7 +126,7 @@ LQT_API LQT_NODISCARD lqt_status lqt_editor_save(lqt_editor *editor, const char 
 /* ---- The journal ----
  *
  * With a journal an edit is durable before it is visible, and the model's file stays what it was.
- * model.lqt.journal has them; lqt_editor_open_journal replays it, lqt_model_open does not. */
+ * model.lqt.journal has the edits; lqt_editor_open_journal replays it, lqt_model_open does not. */
 typedef enum lqt_journal_mode {
   LQT_JOURNAL_READ = 0,   /* the edits there are; the editor cannot commit */
   LQT_JOURNAL_FOLLOW = 1, /* and those another process will commit: lqt_editor_follow */
