@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { KEY_JSON = 0x2100, KEY_DRY, KEY_SAVE, KEY_ACTOR, KEY_REASON, KEY_USER, KEY_SIGN };
 
@@ -280,6 +281,13 @@ static void print_text(const edit_args *args, const char *written, const outcome
   }
 }
 
+static bool is_model(const edit_args *args) {
+  struct stat model, output;
+  return args->output != NULL && stat(args->path, &model) == 0 &&
+         stat(args->output, &output) == 0 && model.st_dev == output.st_dev &&
+         model.st_ino == output.st_ino;
+}
+
 int edit_run(const struct argp *argp, int argc, char **argv) {
   static edit_args args;
   static outcome out;
@@ -293,6 +301,11 @@ int edit_run(const struct argp *argp, int argc, char **argv) {
   lqt_status status = read_values(&args, &text, &diag);
   if (status == LQT_OK && args.sign != NULL) status = lqt_key_read(args.sign, &key, &diag);
   if (status == LQT_OK) status = lqt_model_open(args.path, NULL, &model, &diag);
+  if (status == LQT_OK && is_model(&args)) {
+    status = tool_diag(&diag, LQT_INVALID_ARGUMENT, args.output,
+                       "--output names the model itself, whose journal would not fit it any more; "
+                       "use --save");
+  }
   if (status == LQT_OK) status = edit(&args, model, key, &out, &diag);
   lqt_model_release(model);
   lqt_key_destroy(key);

@@ -118,8 +118,9 @@ LQT_API uint64_t lqt_editor_revision(const lqt_editor *editor);
 LQT_API LQT_NODISCARD lqt_status lqt_editor_snapshot(lqt_editor *editor, lqt_model **out_model,
                                                      lqt_diag *diag);
 /* Writes the model as edited: unknown chunks and every unchanged section byte for byte, digests and
- * checksum fresh. `path` may be the model's own (temporary file, sync, rename). Errors: LQT_IO;
- * `path` is then as it was. */
+ * checksum fresh. `path` may be the model's own (temporary file, sync, rename), as long as it has
+ * no journal. Errors: LQT_CONFLICT (it has: lqt_editor_compact), LQT_IO; `path` is then as it was.
+ */
 LQT_API LQT_NODISCARD lqt_status lqt_editor_save(lqt_editor *editor, const char *path,
                                                  lqt_diag *diag);
 
@@ -148,7 +149,9 @@ LQT_API LQT_NODISCARD lqt_status lqt_editor_open_journal(lqt_editor *editor, lqt
                                                          const lqt_journal_options *options,
                                                          lqt_journal_report *out_report,
                                                          lqt_diag *diag);
-/* Brings in what another process has committed since. *out_applied (may be NULL): revisions. */
+/* Brings in what another process has committed since. *out_applied (may be NULL): revisions.
+ * Errors: LQT_STALE_REVISION (the journal was started over or lost its end: open the model again),
+ * those of lqt_journal_open and of a commit on the engines. */
 LQT_API LQT_NODISCARD lqt_status lqt_editor_follow(lqt_editor *editor, size_t *out_applied,
                                                    lqt_diag *diag);
 /* Returns when everything that was committed is on the disk (lqt_commit_options.group_sync). */

@@ -2,11 +2,13 @@
 #include "edit/editor.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/diag.h"
 #include "base/half.h"
 #include "edit/mutation.h"
 #include "edit/temporary.h"
+#include "io/path.h"
 
 static const char *const where = "editor";
 
@@ -184,6 +186,8 @@ static lqt_status attach(lqt_editor *editor, lqt_engine *engine, lqt_diag *diag)
     staged = NULL;
   }
   if (status == LQT_OK) {
+    /* What it had before is not the revision before this one. */
+    lqt__engine_forget_undo(engine);
     atomic_store(&engine->revision, editor->revision);
   } else {
     engine->owner = NULL;
@@ -320,8 +324,26 @@ lqt_status lqt_editor_search(const lqt_editor *editor, const char *tensor, uint6
 
 /* ---- Saving ---- */
 
+/* In place of a file that has a journal, the saved one would leave it without its base. */
+static lqt_status check_base(const lqt_editor *editor, const char *path, lqt_diag *diag) {
+  if (editor->journal_path == NULL || access(editor->journal_path, F_OK) != 0) return LQT_OK;
+  char *to = lqt__path_resolve(path), *own = lqt__path_resolve(editor->model->path);
+  lqt_status status = LQT_OK;
+  if (to == NULL || own == NULL) {
+    status = lqt__fail_memory(diag, where, 0, "a file name");
+  } else if (strcmp(to, own) == 0) {
+    status = lqt__fail(diag, LQT_CONFLICT, path,
+                       "the model has a journal, which would not fit the file any more: compact "
+                       "instead");
+  }
+  lqt__free(to);
+  lqt__free(own);
+  return status;
+}
+
 lqt_status lqt_editor_save(lqt_editor *editor, const char *path, lqt_diag *diag) {
   if (path == NULL) return lqt__fail(diag, LQT_INVALID_ARGUMENT, where, "path must not be NULL");
+  LQT__TRY(check_base(editor, path, diag));
   if (editor->model->file.missing_count != 0) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, editor->model->path,
                      "the model was opened without %zu damaged sections: it cannot be saved whole",

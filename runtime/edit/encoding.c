@@ -7,6 +7,7 @@
 #include "edit/mutation.h"
 #include "edit/reference.h"
 #include "format/bytes.h"
+#include "io/path.h"
 
 static const char *const where = "mutation";
 enum { VERSION = 1, HEAD = 36, INLINE_BYTES = 4096, NO_TEXT = 0xFFFF };
@@ -161,7 +162,7 @@ lqt_status lqt__operation_make(const lqt_mutation *m, lqt__operation *out, lqt_d
     status = lqt__fail_memory(diag, where, strlen(name), "a name");
   }
   if (status == LQT_OK && m->operation == LQT_EDIT_MODULE_SWAP && m->file != NULL) {
-    out->file = lqt__strdup(m->file);
+    out->file = lqt__path_resolve(m->file); /* replay may come from another folder */
     status = out->file == NULL ? lqt__fail_memory(diag, where, strlen(m->file), "a path")
                                : lqt__reference_digest(m->file, out->file_sha256, diag);
   }

@@ -32,23 +32,101 @@ static lqt_status turn_round(lqt__draft *draft, const lqt__change *change, lqt_d
   return LQT_OK;
 }
 
-/* Turns a whole revision round, except for what later revisions have touched (`after` not 0: those
- * from there on). */
+/* Does a revision still have a say? Not a temporary edit that was taken back, nor the taking back.
+ */
+static bool stands(const lqt_editor *editor, const lqt__journal_entry *entry) {
+  if ((entry->flags & LQT__ENTRY_EXPIRED) != 0) return false;
+  bool pending = (entry->flags & LQT__ENTRY_TEMPORARY) == 0;
+  for (size_t i = 0; i < editor->pending_count && !pending; i++) {
+    pending = editor->pending[i].revision == entry->revision;
+  }
+  return pending;
+}
+
+static bool entry_touches(const lqt__journal_entry *entry, const lqt__change *change) {
+  for (size_t k = 0; k < entry->change_count; k++) {
+    if (lqt__change_overlaps(change, &entry->changes[k])) return true;
+  }
+  return false;
+}
+
+/* Do revisions after `revision` that stand (`but` aside) touch it? Stretches that came back to
+ * where they began are passed over. */
+static bool is_touched(const lqt_editor *editor, const lqt__change *change, uint64_t revision,
+                       uint64_t but) {
+  for (uint64_t r = editor->revision; r > revision;) {
+    const lqt__revision *later = lqt__editor_find(editor, r);
+    if (later->same_as < r) {
+      r = later->same_as;
+      continue;
+    }
+    if (r != but && stands(editor, &later->entry) && entry_touches(&later->entry, change)) {
+      return true;
+    }
+    r--;
+  }
+  return false;
+}
+
+/* Turns a whole revision round, except for what later revisions have touched. Its structure goes as
+ * a whole or stays: half of it would not hold together. */
 static lqt_status revert_revision(const lqt_editor *editor, lqt__draft *draft, uint64_t revision,
-                                  uint64_t after, lqt_diag *diag) {
+                                  bool structure, lqt_diag *diag) {
   const lqt__journal_entry *entry = &lqt__editor_find(editor, revision)->entry;
+  for (size_t i = 0; i < entry->change_count && structure; i++) {
+    const lqt__change *change = &entry->changes[i];
+    structure = change->kind == LQT__CHANGE_BYTES || !is_touched(editor, change, revision, 0);
+  }
   for (size_t i = entry->change_count; i-- > 0;) {
     const lqt__change *change = &entry->changes[i];
-    bool touched = false;
-    for (uint64_t r = after; after != 0 && r <= editor->revision && !touched; r++) {
-      const lqt__journal_entry *later = &lqt__editor_find(editor, r)->entry;
-      for (size_t k = 0; k < later->change_count && !touched; k++) {
-        touched = lqt__change_overlaps(change, &later->changes[k]);
-      }
-    }
-    if (!touched) LQT__TRY(turn_round(draft, change, diag));
+    bool goes =
+        change->kind != LQT__CHANGE_BYTES ? structure : !is_touched(editor, change, revision, 0);
+    if (goes) LQT__TRY(turn_round(draft, change, diag));
   }
   return LQT_OK;
+}
+
+static bool was_taken_back_since(const lqt_editor *editor, uint64_t temporary, uint64_t since) {
+  for (uint64_t r = since + 1; r <= editor->revision; r++) {
+    const lqt__journal_entry *entry = &lqt__editor_find(editor, r)->entry;
+    if ((entry->flags & LQT__ENTRY_EXPIRED) != 0 && entry->reference == temporary) return true;
+  }
+  return false;
+}
+
+/* Earlier temporary edits that were over while `revision` was upon them left to it what it touched:
+ * that goes with it. */
+static lqt_status revert_covered(const lqt_editor *editor, lqt__draft *draft, uint64_t revision,
+                                 lqt_diag *diag) {
+  const lqt__journal_entry *entry = &lqt__editor_find(editor, revision)->entry;
+  for (uint64_t r = revision - 1; r > editor->first; r--) {
+    const lqt__journal_entry *earlier = &lqt__editor_find(editor, r)->entry;
+    bool covered = (earlier->flags & LQT__ENTRY_TEMPORARY) != 0 && !stands(editor, earlier) &&
+                   was_taken_back_since(editor, r, revision);
+    for (size_t i = earlier->change_count; covered && i-- > 0;) {
+      const lqt__change *change = &earlier->changes[i];
+      if (!entry_touches(entry, change) || is_touched(editor, change, r, revision)) continue;
+      LQT__TRY(turn_round(draft, change, diag));
+    }
+  }
+  return LQT_OK;
+}
+
+/* A draft of the state without a temporary revision. What cannot be taken out of the model's
+ * structure any more stays in it: that must not keep anybody from the rest. */
+static lqt_status draft_without(const lqt_editor *editor, uint64_t revision, lqt__draft *draft,
+                                lqt_diag *diag) {
+  lqt_status status = LQT_OK;
+  for (int structure = 1; structure >= 0; structure--) {
+    LQT__TRY(lqt__draft_begin(draft, editor->state, &editor->rules, diag));
+    status = revert_revision(editor, draft, revision, structure != 0, diag);
+    if (status == LQT_OK && structure) status = revert_covered(editor, draft, revision, diag);
+    if (status == LQT_OK) status = lqt__overlay_settle(draft->work, diag);
+    if (status == LQT_OK) return LQT_OK;
+    lqt__draft_free(draft);
+    if (status == LQT_OUT_OF_MEMORY) break;
+  }
+  return status;
 }
 
 /* The state of an earlier revision: the changes since, turned round one after the other. Stretches
@@ -176,14 +254,10 @@ static uint64_t find_over(lqt_editor *editor) {
 /* The caller holds `turn`. */
 static lqt_status expire(lqt_editor *editor, uint64_t revision, lqt_diag *diag) {
   lqt__draft draft;
-  LQT__TRY(lqt__draft_begin(&draft, editor->state, &editor->rules, diag));
-  lqt_status status = revert_revision(editor, &draft, revision, revision + 1, diag);
-  if (status == LQT_OK) status = lqt__overlay_settle(draft.work, diag);
-  if (status == LQT_OK) {
-    lqt__journal_entry entry = {.flags = LQT__ENTRY_EXPIRED, .reference = revision};
-    status = lqt__editor_commit(editor, &draft, &entry, NULL,
-                                revision == editor->revision ? revision : 0, NULL, diag);
-  }
+  LQT__TRY(draft_without(editor, revision, &draft, diag));
+  lqt__journal_entry entry = {.flags = LQT__ENTRY_EXPIRED, .reference = revision};
+  lqt_status status = lqt__editor_commit(editor, &draft, &entry, NULL,
+                                         revision == editor->revision ? revision : 0, NULL, diag);
   lqt__draft_free(&draft);
   return status;
 }
@@ -191,19 +265,15 @@ static lqt_status expire(lqt_editor *editor, uint64_t revision, lqt_diag *diag) 
 /* Takes a revision back without making one: the state of this editor alone. */
 static lqt_status leave_out(lqt_editor *editor, uint64_t revision, lqt_diag *diag) {
   lqt__draft draft;
-  LQT__TRY(lqt__draft_begin(&draft, editor->state, &editor->rules, diag));
-  lqt_status status = revert_revision(editor, &draft, revision, revision + 1, diag);
-  if (status == LQT_OK) status = lqt__overlay_settle(draft.work, diag);
-  if (status == LQT_OK) {
-    pthread_mutex_lock(&editor->lock);
-    lqt__overlay *was = editor->state;
-    editor->state = draft.work;
-    editor->pending_count--;
-    pthread_mutex_unlock(&editor->lock);
-    draft.work = was;
-  }
+  LQT__TRY(draft_without(editor, revision, &draft, diag));
+  pthread_mutex_lock(&editor->lock);
+  lqt__overlay *was = editor->state;
+  editor->state = draft.work;
+  editor->pending_count--;
+  pthread_mutex_unlock(&editor->lock);
+  draft.work = was;
   lqt__draft_free(&draft);
-  return status;
+  return LQT_OK;
 }
 
 lqt_status lqt__editor_drop_pending(lqt_editor *editor, bool commit, size_t *out_reverted,

@@ -148,7 +148,7 @@ static lqt_status match_base(lqt__journal *journal, const lqt__journal *last, lq
   uint8_t digest[32];
   LQT__TRY(lqt__journal_base_digest(journal->base, digest, diag));
   if (memcmp(digest, journal->scan.header.base, 32) == 0) return LQT_OK;
-  if (journal->continues != NULL && journal->scan.header.base_revision != 0 &&
+  if (journal->has_continues && journal->scan.header.base_revision != 0 &&
       memcmp(journal->continues, journal->scan.header.prior, 32) == 0) {
     return LQT_OK;
   }
@@ -205,7 +205,8 @@ static lqt_status open_file(lqt__journal *journal, const char *path,
   journal->scan.source.file = journal->file;
   journal->base = options->base;
   journal->sign = options->sign;
-  journal->continues = options->write ? NULL : options->continues;
+  journal->has_continues = !options->write && options->continues != NULL;
+  if (journal->has_continues) memcpy(journal->continues, options->continues, 32);
   lqt__journal *last = NULL;
   uint64_t begin;
   lqt_status status = lqt__journal_source_refresh(&journal->scan.source, diag);

@@ -13,7 +13,8 @@ struct lqt__journal {
   char *where;
   const lqt__file *base;
   const lqt_key *sign;
-  const uint8_t *continues;
+  bool has_continues; /* what a reader had followed: `continues` of the options */
+  uint8_t continues[32];
   lqt__journal_policy policy;
   bool write;
   lqt__journal_scan scan; /* the chain as far as it is committed */

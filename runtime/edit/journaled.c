@@ -55,6 +55,17 @@ static lqt_status open_file(lqt_editor *editor, bool create, const uint8_t *cont
   return status;
 }
 
+/* Who requires signatures must not write what it would refuse to read. */
+static lqt_status check_signer(const lqt_editor *editor, const lqt_journal_options *options,
+                               lqt_diag *diag) {
+  if (editor->policy.count == 0) return LQT_OK;
+  for (size_t i = 0; options->sign != NULL && i < editor->policy.count; i++) {
+    if (memcmp(editor->policy.keys[i], lqt_key_public(options->sign), 32) == 0) return LQT_OK;
+  }
+  return lqt__fail(diag, LQT_INVALID_ARGUMENT, where,
+                   "edits would not be signed by a key that is required: sign with one of those");
+}
+
 static lqt_status prepare(lqt_editor *editor, lqt_journal_mode mode,
                           const lqt_journal_options *options, lqt_diag *diag) {
   if (options != NULL && options->size != sizeof *options) {
@@ -70,6 +81,7 @@ static lqt_status prepare(lqt_editor *editor, lqt_journal_mode mode,
                      "a journal is opened once, before the first edit and the first engine");
   }
   LQT__TRY(lqt__journal_policy_make(options, &editor->policy_keys, &editor->policy, diag));
+  if (mode == LQT_JOURNAL_WRITE) LQT__TRY(check_signer(editor, options, diag));
   const char *path = options != NULL ? options->path : NULL;
   editor->journal_path = path != NULL ? lqt__strdup(path) : lqt__journal_path(editor->model->path);
   if (editor->journal_path == NULL) return lqt__fail_memory(diag, where, 0, "a file name");
@@ -177,17 +189,30 @@ static lqt_status follow_one(lqt_editor *editor, size_t index, lqt_diag *diag) {
   return status;
 }
 
-/* A journal that was replaced by a compaction goes on where it was. */
+/* A journal that was replaced by a compaction goes on where it was; one that was started over, or
+ * lost its end, does not. The one that was followed is kept until then. */
 static lqt_status reopen(lqt_editor *editor, lqt_diag *diag) {
   uint8_t head[32];
-  bool had = editor->journal != NULL;
-  if (had) lqt__journal_head(editor->journal, head);
-  lqt__journal_close(editor->journal);
+  lqt__journal *was = editor->journal;
+  bool had = was != NULL && lqt__journal_is_begun(was);
+  if (had) lqt__journal_head(was, head);
   editor->journal = NULL;
   lqt_status status = open_file(editor, false, had ? head : NULL, NULL, diag);
-  if (status == LQT_NOT_FOUND) return LQT_OK;
-  if (status == LQT_OK && !had) set_first(editor);
-  return status;
+  lqt__journal *now = editor->journal;
+  if (status == LQT_OK && had && !lqt__journal_has_head(now, head) &&
+      memcmp(lqt__journal_get_header(now)->prior, head, sizeof head) != 0) {
+    lqt__journal_close(now);
+    status = lqt__fail(diag, LQT_STALE_REVISION, editor->journal_path,
+                       "the journal does not go on from revision %llu: open the model again",
+                       (unsigned long long)editor->revision);
+  }
+  if (status != LQT_OK) {
+    editor->journal = was;
+    return status == LQT_NOT_FOUND ? LQT_OK : status;
+  }
+  lqt__journal_close(was);
+  if (!had) set_first(editor);
+  return LQT_OK;
 }
 
 static lqt_status follow(lqt_editor *editor, size_t *applied, lqt_diag *diag) {
@@ -232,7 +257,8 @@ static lqt_status write_base(lqt_editor *editor, lqt_diag *diag) {
   lqt__file file = editor->state->now;
   file.timestamp_ns = 0; /* now */
   file.edit_log = (lqt__blob){.data = log, .bytes = log_bytes};
-  uint64_t edits = (uint64_t)editor->base->file.edit_count + lqt__journal_count(editor->journal);
+  uint64_t edits = (uint64_t)editor->base->file.edit_count + lqt__journal_count(editor->journal) -
+                   lqt__journal_first(editor->journal);
   file.edit_count = edits < UINT32_MAX ? (uint32_t)edits : UINT32_MAX;
   lqt__writer *writer;
   lqt_status status = lqt__writer_begin(editor->model->path, &file, &writer, diag);

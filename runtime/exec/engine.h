@@ -114,6 +114,8 @@ LQT_NODISCARD lqt_status lqt__engine_unflip(lqt_engine *engine, uint64_t undone,
                                             lqt_diag *diag);
 /* Drops what undo keeps until the engine's limits hold; called by flip. Gate held. */
 void lqt__engine_trim_undo(lqt_engine *engine);
+/* Drops all that undo keeps: what the last flip replaced is no revision's any more. Gate held. */
+void lqt__engine_forget_undo(lqt_engine *engine);
 /* Frees what was dropped: it takes longer than a flip. Called when something is staged. */
 void lqt__engine_free_retired(lqt_engine *engine);
 

@@ -273,6 +273,17 @@ static void retire(lqt_engine *engine, lqt__engine_staged *staged) {
   }
 }
 
+/* The newest that goes, and with it all before it. */
+static void retire_from(lqt_engine *engine, lqt__engine_staged **link) {
+  lqt__engine_staged *old = *link;
+  *link = NULL;
+  while (old != NULL) {
+    lqt__engine_staged *before = old->undo;
+    retire(engine, old);
+    old = before;
+  }
+}
+
 lqt_status lqt__engine_flip(lqt_engine *engine, lqt__engine_staged *staged, uint64_t revision,
                             lqt_diag *diag) {
   lqt_status status = LQT_OK;
@@ -325,14 +336,10 @@ void lqt__engine_trim_undo(lqt_engine *engine) {
     count++;
     link = &(*link)->undo;
   }
-  lqt__engine_staged *old = *link; /* the newest that goes, and with it all before it */
-  *link = NULL;
-  while (old != NULL) {
-    lqt__engine_staged *before = old->undo;
-    retire(engine, old);
-    old = before;
-  }
+  retire_from(engine, link);
 }
+
+void lqt__engine_forget_undo(lqt_engine *engine) { retire_from(engine, &engine->undo); }
 
 void lqt__engine_free_retired(lqt_engine *engine) {
   lqt__engine_staged *staged = atomic_exchange(&engine->retired, NULL);

@@ -113,6 +113,8 @@ class Edit(Case):
                    "--vector", 0, "--value", 1)
         self.fails(BAD_INPUT, ["none"], *edit, "--id", 0, "--vector", 0, "--value", 1, "-o",
                    self.path("none/out.lqt"))
+        self.fails(WRONG_USE, ["--save"], *edit, "--id", 0, "--vector", 0, "--value", 1, "-o",
+                   self.model)
         self.assertEqual(self.files(), ["tiny.lqt"])
 
     @unittest.skipIf(VALGRIND, "too slow under valgrind")

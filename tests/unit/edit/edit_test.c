@@ -178,6 +178,11 @@ Test(edit, several_engines_and_editors) {
   cr_assert_eq(lqt_editor_attach(a, second, NULL), LQT_OK);
   cr_assert_eq(run(on_second, two), 3);
   cr_assert_arr_eq(one, two, sizeof one);
+  /* What it ran before it was attached is not what undo brings back. */
+  cr_assert_eq(lqt_edit_undo(a, NULL, NULL), LQT_OK);
+  cr_assert_eq(run(on_first, one), 4);
+  cr_assert_eq(run(on_second, two), 4);
+  cr_assert_arr_eq(one, two, sizeof one);
   lqt_editor_destroy(a);
   lqt_session_destroy(on_first);
   lqt_session_destroy(on_second);

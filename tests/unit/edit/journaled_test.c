@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -202,6 +203,37 @@ Test(journaled, one_writer_and_followers) {
   lqt_model_release(model);
 }
 
+/* A journal that was deleted and begun anew has nothing to do with what a follower has. */
+Test(journaled, followers_of_a_journal_that_was_started_over) {
+  lqt_model *model = make_model();
+  lqt_editor *writer = open_editor(model, LQT_JOURNAL_WRITE, NULL);
+  lqt_editor *follower = open_editor(model, LQT_JOURNAL_FOLLOW, NULL);
+  float values[] = {0.5f, -0.25f};
+  lqt_mutation first = entry(&values[0], 1), other = entry(&values[1], 2);
+  char journal[300];
+  size_t applied;
+  snprintf(journal, sizeof journal, "%s.journal", path);
+  cr_assert_eq(commit(writer, &first, NULL), 1);
+  cr_assert_eq(lqt_editor_follow(follower, &applied, NULL), LQT_OK);
+  cr_assert_eq(applied, 1);
+  lqt_editor_destroy(writer);
+  cr_assert_eq(unlink(journal), 0);
+  cr_assert_eq(lqt_editor_follow(follower, &applied, NULL), LQT_OK); /* for now there is none */
+  writer = open_editor(model, LQT_JOURNAL_WRITE, NULL);
+  cr_assert_eq(commit(writer, &other, NULL), 1);
+  for (int i = 0; i < 2; i++) {
+    cr_assert_eq(lqt_editor_follow(follower, &applied, NULL), LQT_STALE_REVISION);
+    cr_assert_eq(applied, 0);
+  }
+  cr_assert_eq(commit(writer, &first, NULL), 2);
+  cr_assert_eq(lqt_editor_follow(follower, &applied, NULL), LQT_STALE_REVISION);
+  cr_assert_eq(lqt_editor_revision(follower), 1);
+  cr_assert_eq(value_of(follower, 1), 0.5f);
+  lqt_editor_destroy(writer);
+  lqt_editor_destroy(follower);
+  lqt_model_release(model);
+}
+
 Test(journaled, temporary_edits) {
   lqt_model *model = make_model();
   lqt_editor *editor = open_editor(model, LQT_JOURNAL_WRITE, NULL);
@@ -238,6 +270,71 @@ Test(journaled, temporary_edits) {
   editor = open_editor(model, LQT_JOURNAL_WRITE, &report);
   cr_assert_eq(report.reverted, 0);
   lqt_editor_destroy(editor);
+  lqt_model_release(model);
+}
+
+static void wait_for_revision(lqt_editor *editor, uint64_t revision) {
+  for (int i = 0; i < 2500 && lqt_editor_revision(editor) < revision; i++) usleep(2000);
+  cr_assert_eq(lqt_editor_revision(editor), revision);
+}
+
+/* Two of the same bytes, over in either order, and one under an edit that was undone: nothing of
+ * them is left. */
+Test(journaled, temporary_edits_upon_each_other) {
+  lqt_model *model = make_model();
+  lqt_editor *editor = open_editor(model, LQT_JOURNAL_WRITE, NULL);
+  float was = value_of(editor, 4), values[] = {0.125f, 0.25f};
+  lqt_mutation edits[] = {entry(&values[0], 4), entry(&values[1], 4)};
+  lqt_commit_options brief = {.size = sizeof brief};
+  for (uint64_t order = 0; order < 2; order++) {
+    brief.expires_ms = order == 0 ? 30 : 90;
+    (void)commit(editor, &edits[0], &brief);
+    brief.expires_ms = order == 0 ? 90 : 30;
+    (void)commit(editor, &edits[1], &brief);
+    wait_for_revision(editor, 4 * order + 4);
+    cr_assert_eq(value_of(editor, 4), was, "order %d", (int)order);
+  }
+  brief.expires_ms = 500;
+  cr_assert_eq(commit(editor, &edits[0], &brief), 9);
+  cr_assert_eq(commit(editor, &edits[1], NULL), 10);
+  cr_assert_eq(lqt_editor_rollback(editor, 9, NULL, NULL, NULL), LQT_OK);
+  wait_for_revision(editor, 12);
+  cr_assert_eq(value_of(editor, 4), was);
+  /* Two that nobody is left to take back. */
+  brief.expires_ms = 1000000;
+  (void)commit(editor, &edits[0], &brief);
+  (void)commit(editor, &edits[1], &brief);
+  lqt_editor_destroy(editor);
+  for (int mode = LQT_JOURNAL_READ; mode <= LQT_JOURNAL_WRITE; mode += LQT_JOURNAL_WRITE) {
+    lqt_journal_report report;
+    editor = open_editor(model, (lqt_journal_mode)mode, &report);
+    cr_assert_eq(report.reverted, 2);
+    cr_assert_eq(value_of(editor, 4), was, "mode %d", mode);
+    lqt_editor_destroy(editor);
+  }
+  lqt_model_release(model);
+}
+
+/* A temporary delta of a tensor whose descriptor was changed since: the model can be opened. */
+Test(journaled, temporary_structure_under_another_edit) {
+  lqt_model *model = make_model();
+  lqt_editor *editor = open_editor(model, LQT_JOURNAL_WRITE, NULL);
+  float half = 0.5f, two = 2;
+  uint32_t pair[] = {1, 2};
+  lqt_mutation delta = M(.operation = LQT_EDIT_DELTA_SPARSE, .target = "l1.up", .coordinates = pair,
+                         .coordinate_count = 1, .values = &half, .value_count = 1);
+  lqt_mutation scale =
+      M(.operation = LQT_EDIT_TENSOR_SCALE, .target = "l1.up", .values = &two, .value_count = 1);
+  lqt_commit_options brief = {.size = sizeof brief, .expires_ms = 1000000};
+  (void)commit(editor, &delta, &brief);
+  (void)commit(editor, &scale, NULL);
+  lqt_editor_destroy(editor);
+  for (int mode = LQT_JOURNAL_READ; mode <= LQT_JOURNAL_WRITE; mode += LQT_JOURNAL_WRITE) {
+    lqt_journal_report report;
+    editor = open_editor(model, (lqt_journal_mode)mode, &report);
+    cr_assert_eq(report.reverted, 1);
+    lqt_editor_destroy(editor);
+  }
   lqt_model_release(model);
 }
 
@@ -455,7 +552,13 @@ Test(journaled, exchanged_modules) {
       M(.operation = LQT_EDIT_MODULE_SWAP, .target = "mlp0", .other = "mlp1", .file = donor);
   size_t bytes, before_bytes;
   char *before = bytes_of(editor, &before_bytes);
+  char *slash = strrchr(donor, '/');
+  *slash = '\0';
+  cr_assert_eq(chdir(donor), 0);
+  *slash = '/';
+  swap.file = slash + 1;
   cr_assert_eq(commit(editor, &swap, NULL), 1);
+  cr_assert_eq(chdir("/"), 0);
   char *now = bytes_of(editor, &bytes);
   lqt_editor_destroy(editor);
   /* Replayed from the other file, which has to be the same. */
@@ -463,6 +566,17 @@ Test(journaled, exchanged_modules) {
   cr_assert(same(editor, now, bytes));
   cr_assert_eq(lqt_edit_undo(editor, NULL, &diag), LQT_OK, "%s", diag.what);
   cr_assert(same(editor, before, before_bytes));
+  lqt_editor_destroy(editor);
+  lqt_journal *journal;
+  lqt_journal_operation_info operation;
+  cr_assert_eq(lqt_journal_open(model, NULL, &journal, NULL), LQT_OK);
+  cr_assert_eq(lqt_journal_operation(journal, 0, 0, &operation, NULL), LQT_OK);
+  cr_assert_eq(operation.file[0], '/'); /* whatever folder it is replayed from */
+  lqt_journal_close(journal);
+  /* The journal would have no base then. */
+  cr_assert_eq(lqt_editor_create(model, &editor, NULL), LQT_OK);
+  cr_assert_eq(lqt_editor_open_journal(editor, LQT_JOURNAL_READ, NULL, NULL, NULL), LQT_OK);
+  cr_assert_eq(lqt_editor_save(editor, main_path, &diag), LQT_CONFLICT);
   lqt_editor_destroy(editor);
   cr_assert_eq(rename(changed, donor), 0);
   cr_assert_eq(lqt_editor_create(model, &editor, NULL), LQT_OK);
