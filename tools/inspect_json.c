@@ -1,5 +1,6 @@
 /* The JSON of `lqt inspect`, and the chunks that hold JSON. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -233,7 +234,7 @@ static bool layer_of(const char *id, long *out_layer, const char **out_rest) {
   char *end;
   errno = 0;
   *out_layer = strtol(dot + 1, &end, 10);
-  if (end == dot + 1 || *end != '.' || errno != 0) return false;
+  if (end == dot + 1 || *end != '.' || errno != 0 || *out_layer >= INT_MAX) return false;
   *out_rest = end + 1;
   return true;
 }

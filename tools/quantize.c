@@ -43,7 +43,7 @@ static error_t parse(int key, char *text, struct argp_state *state) {
       state->child_inputs[0] = &args->quantize;
       return 0;
     case KEY_TARGET:
-      out->target_bpw = tool_parse_number(state, "--target-bpw", text, 1.0, 32.0);
+      out->target_bpw = tool_parse_number(state, "--target-bpw", text, 2.0, 16.0);
       return 0;
     case KEY_INIT:
       out->init = (lqt_codebook_init)tool_parse_word(state, "--codebook-init", text, inits);
@@ -82,7 +82,7 @@ static const struct argp argp = {
         "Quantizes a Hugging Face model folder (config.json, *.safetensors in f32, f16 or bf16, "
         "tokenizer.json) into an LQT file.\v"
         "OUT.lqt appears whole or not at all; a file that was there is replaced only on success. "
-        "Architectures: Llama (LlamaForCausalLM).\n\nExamples:\n"
+        "Architectures: Llama and Mistral (LlamaForCausalLM, MistralForCausalLM).\n\nExamples:\n"
         "  lqt quantize Llama-dir model.lqt\n"
         "  lqt quantize Llama-dir model.lqt --bits 3 --group-size 32 --embed-bits none\n"
         "  lqt quantize Llama-dir model.lqt --target-bpw 4.3\n"

@@ -45,8 +45,13 @@ static unsigned part_for(float error) {
 static void build_s8(const lqt__cpu_fast *w, const lqt__fast_plane *plane, const float *values,
                      lqt__fast_tables *t) {
   enum { STEPS = 280, OFFSETS = 16 };
-  double counts[16];
+  double counts[16], size = 0;
   sample_counts(w, plane, counts);
+  for (unsigned i = 0; i < plane->entries; i++) size += counts[i] * values[i] * values[i];
+  if (!isfinite(size)) { /* what is not finite must show: other kernels keep it */
+    t->s8_part = 0;
+    return;
+  }
   double low = values[0], high = values[0];
   for (unsigned i = 1; i < plane->entries; i++) {
     low = fmin(low, values[i]);
@@ -77,8 +82,6 @@ static void build_s8(const lqt__cpu_fast *w, const lqt__fast_plane *plane, const
   for (unsigned i = 0; i < 64; i++) t->s8[i] = s8[i % period];
   t->s8_scale = (float)best_scale;
   t->s8_offset = (float)best_offset;
-  double size = 0;
-  for (unsigned i = 0; i < plane->entries; i++) size += counts[i] * values[i] * values[i];
   t->s8_error = size > 0 ? (float)sqrt(error / size) : 0.0f;
   t->s8_part = part_for(t->s8_error);
 }
@@ -105,6 +108,7 @@ static void build_s16(const lqt__fast_plane *plane, const float *values, lqt__fa
     }
   }
   t->s16_error = size > 0 ? (float)sqrt(error / size) : 0.0f;
+  if (!isfinite(size)) t->s16_error = INFINITY; /* other kernels keep what is not finite */
 }
 
 static void put_words(const lqt__fast_format *format, uint8_t *table, unsigned i, uint16_t word) {

@@ -11,9 +11,10 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /* e^x to 2 units in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial for e^r.
- * Arguments are clamped to where the result is finite and not denormal. */
+ * Arguments are clamped to where the result is finite and not denormal. A NaN stays one: minimum
+ * and maximum give their second operand then. */
 INLINE vf v_exp(vf x) {
-  x = v_min(v_max(x, v_set(-87.0f)), v_set(88.3f));
+  x = v_min(v_set(88.3f), v_max(v_set(-87.0f), x));
   vf n = v_round(v_mul(x, v_set(1.44269504088896341f)));
   vf r = v_fma(n, v_set(-0.693359375f), x); /* ln 2 in two parts, the first exact in products */
   r = v_fma(n, v_set(2.12194440e-4f), r);

@@ -25,7 +25,7 @@ static inline vf v_keep_range(vf x, vf p, vf low, vf high, vf other) {
   return p >= low && p <= high ? x : other;
 }
 static inline vf v_round(vf x) { return rintf(x); }
-static inline vf v_scale2(vf x, vf n) { return ldexpf(x, (int)n); }
+static inline vf v_scale2(vf x, vf n) { return isnan(n) ? n : ldexpf(x, (int)n); }
 static inline float v_sum(vf x) { return x; }
 /* Four sums, into out[4]. */
 static inline void v_sum4(vf a, vf b, vf c, vf d, float *out) {

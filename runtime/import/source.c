@@ -7,7 +7,7 @@
 #include "base/diag.h"
 #include "base/json.h"
 
-enum { MAX_CONFIG = 1 << 20, MAX_INDEX = 64 << 20, MAX_TOKENIZER = 256 << 20, MAX_FILES = 4096 };
+enum { MAX_CONFIG = 1 << 20, MAX_INDEX = 64 << 20, MAX_TOKENIZER = 64 << 20, MAX_FILES = 4096 };
 
 /* `folder`/`name`; freed with lqt__free. */
 static char *join(const char *folder, const char *name) {

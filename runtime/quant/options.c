@@ -63,6 +63,15 @@ lqt_status lqt__options_check(const lqt_quantize_options *o, lqt_diag *diag) {
                      "a bank of %u columns is no multiple of %u, the columns of a group",
                      o->scope_cols, group);
   }
+  for (const char *at = o->exclude; at != NULL && *at != 0; at += strspn(at, ",")) {
+    const size_t length = strcspn(at, ",");
+    if (length > LQT__PATTERN_MOST) {
+      return lqt__fail(diag, LQT_INVALID_ARGUMENT, "exclude",
+                       "the pattern '%.40s...' has %zu bytes; at most %d are possible", at, length,
+                       (int)LQT__PATTERN_MOST);
+    }
+    at += length;
+  }
   if (!(o->outliers >= 0 && o->outliers <= 0.05)) {
     return lqt__fail(diag, LQT_INVALID_ARGUMENT, "outliers", "a share of %g: 0 to 0.05 is possible",
                      o->outliers);

@@ -7,6 +7,8 @@
 #include "import/llama.h"
 #include "quant/quant.h"
 
+enum { LQT__PATTERN_MOST = 127 }; /* bytes of a pattern of excluded names */
+
 /* Errors: LQT_INVALID_ARGUMENT. */
 LQT_NODISCARD lqt_status lqt__options_check(const lqt_quantize_options *options, lqt_diag *diag);
 /* What the options say about matrices, and about embeddings and head. */

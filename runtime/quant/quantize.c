@@ -16,7 +16,7 @@
 /* A pattern of the comma-separated list matches the tensor's name, or the whole of it with the
  * ending ".weight" left out. */
 static bool is_excluded(const char *patterns, const char *name) {
-  char pattern[128], stem[96];
+  char pattern[LQT__PATTERN_MOST + 1], stem[96];
   size_t length = strlen(name);
   memcpy(stem, name, length + 1);
   if (length > 7 && strcmp(name + length - 7, ".weight") == 0) stem[length - 7] = 0;

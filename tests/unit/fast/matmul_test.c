@@ -244,6 +244,35 @@ Test(fast, not_finite_activations_show) {
   }
 }
 
+/* So does an entry of the codebook: a kernel whose integers cannot hold it leaves it to others. */
+Test(fast, not_finite_codebooks_show) {
+  lqt__random random = fresh();
+  const weight_kind kind = {.dtype = CB, .bits = 4, .dim = 1, .group = 64, .f32_codebook = true};
+  enum { ROWS = 128, COLS = 512, MANY = 16 };
+  float *x = random_floats(MANY * COLS, true, &random);
+  for (lqt__cpu_isa isa = LQT__CPU_AVX2; isa <= lqt__cpu_best_isa(); isa++) {
+    for (unsigned i = 0; i < 2; i++) {
+      random_weight w;
+      random_weight_make(&w, &kind, ROWS, COLS, &random);
+      ((float *)w.desc.codebook.vectors)[3] = i == 0 ? NAN : INFINITY;
+      lqt__cpu_fast *fast;
+      cr_assert_eq(lqt__cpu_fast_create(&w.desc, isa, false, NULL, &fast, NULL), LQT_OK);
+      for (uint64_t tokens = 2; tokens <= MANY; tokens += MANY - 2) {
+        float y[MANY * ROWS] = {0};
+        lqt__cpu_product product = {.weight = fast, .y = y, .y_stride = ROWS};
+        cr_assert_eq(lqt__cpu_fast_matmul(&product, 1, x, COLS, tokens, NULL, NULL), LQT_OK);
+        for (uint64_t n = 0; n < tokens * ROWS; n++) {
+          cr_assert_not(isfinite(y[n]), "%s: output %d", lqt__cpu_fast_variant(fast, tokens),
+                        (int)n);
+        }
+      }
+      lqt__cpu_fast_destroy(fast);
+      random_weight_free(&w);
+    }
+  }
+  free(x);
+}
+
 /* Each level runs the kernels that its instructions allow, and no others. */
 Test(fast, levels_choose_their_kernels) {
   static const struct {

@@ -259,7 +259,9 @@ Test(quantize, refuses_options_and_weights) {
   snprintf(path, sizeof path, "%s", hf_path("kept.lqt"));
   lqt_diag diag = {0};
   const lqt_quantize_options good = defaults();
-  for (int i = 0; i < 12; i++) {
+  char long_pattern[200];
+  snprintf(long_pattern, sizeof long_pattern, "*.down_proj,%0150d", 0);
+  for (int i = 0; i < 13; i++) {
     lqt_quantize_options o = good;
     if (i == 0) o.bits = 5;
     if (i == 1) o.group_size = 48;
@@ -273,6 +275,7 @@ Test(quantize, refuses_options_and_weights) {
     if (i == 9) o.scope = LQT_SCOPE_GROUP, o.scope_cols = 24;
     if (i == 10) o.init = LQT_INIT_NF4, o.vector_dim = 2;
     if (i == 11) o.target_bpw = 4, o.vector_dim = 2;
+    if (i == 12) o.exclude = long_pattern;
     cr_assert(lqt_quantize(folder, path, &o, NULL, &diag) == LQT_INVALID_ARGUMENT, "case %d", i);
     cr_assert(access(path, F_OK) != 0);
   }
