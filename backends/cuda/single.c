@@ -133,7 +133,6 @@ bool lqt__cu_is_single(const lqt__cu_device *device, const lqt_op *op) {
   for (int i = 0; i < LQT_OP_MAX_OUT; i++) {
     const lqt__cu_weight *weight = (const lqt__cu_weight *)op->weight[i];
     if (weight == NULL) continue;
-    if (i > 0 && op->weight[i - 1] == NULL) return false; /* lqt__cu_single takes no gaps */
     if (!weight->fused || weight->view.has_residual || weight->view.delta_kind != LQT_DELTA_NONE ||
         !lqt__cu_single_fits(device, weight)) {
       return false;

@@ -30,7 +30,7 @@ typedef struct lqt_view {
  * RMSNORM    out0[t] = in0[t] / sqrt(mean(in0[t]^2) + eps) * in1.  in1: gain [1][K].
  * LAYERNORM  out0[t] = (in0[t] - mean) / sqrt(var + eps) * in1 + in2.  in2: bias, may be absent.
  * MATMUL     out0[T][N] = in0[T][K] * weight0[N][K]^T (+ in1 bias [1][N]) (+ out0 if accumulate).
- *            With weight1/weight2 present out1/out2 get their products of the same in0; their
+ *            With weight1/weight2 (after weight1) out1/out2 get their products of in0; their
  *            biases are in2/in3.
  * ROPE       rotates the heads of out0[T][heads*D] in place by position in0[t] (I32 [1][T]) with
  *            inverse frequencies in1 [1][rotary_dim/2] F32; pairs (i, i + rotary_dim/2) unless

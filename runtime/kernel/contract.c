@@ -217,6 +217,7 @@ static lqt_status check_matmul(const check *c) {
       LQT__TRY(absent(c, &op->in[i + 1], bias_names[i]));
       continue;
     }
+    if (i > 0 && op->weight[i - 1] == NULL) return fail(c, "a weight before the last is missing");
     if (weight->shape.cols != in->cols) return fail(c, "the weights have different columns");
     LQT__TRY(activation_ok(c, &op->out[i], out_names[i], in->rows, weight->shape.rows, in->dtype));
     if (op->in[i + 1].buffer == NULL) continue;

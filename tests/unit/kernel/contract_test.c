@@ -233,6 +233,13 @@ Test(contract, every_operand) {
     refused(&op, #change);  \
   } while (0)
 
+Test(contract, no_gaps_between_weights) {
+  lqt_op op = good(LQT_OP_MATMUL);
+  op.weight[2] = op.weight[1], op.out[2] = op.out[1], op.in[3] = op.in[2];
+  op.weight[1] = NULL, op.out[1] = op.in[2] = (lqt_view){0};
+  refused(&op, "weights 0 and 2");
+}
+
 Test(contract, numbers) {
   SPOIL((lqt_op_kind)0, op.kind = (lqt_op_kind)0);
   SPOIL(LQT_OP_ADD, op.kind = (lqt_op_kind)99);
