@@ -300,7 +300,7 @@ typedef struct lqt_event {
   double seconds; /* VISIBLE: from the commit on */
 } lqt_event;
 /* `fn` is called from the committing thread, while it holds the editor's turn: it may read, and
- * must not edit. NULL: none. */
+ * must not edit, attach, sync or ask for the journal's head. NULL: none. */
 typedef void (*lqt_event_fn)(void *user, const lqt_event *event);
 LQT_API void lqt_editor_set_events(lqt_editor *editor, lqt_event_fn fn, void *user);
 

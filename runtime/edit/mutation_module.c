@@ -257,9 +257,9 @@ lqt_status lqt__mutate_module_restore(lqt__draft *d, const lqt_mutation *m) {
   LQT__TRY(open_graph(d, &p));
   json_t *list = json_object_get(p.root, "bypassed");
   size_t at = json_array_size(list);
-  while (at > 0 && strcmp(json_string_value(json_object_get(json_array_get(list, at - 1), "id")),
-                          m->target) != 0) {
-    at--;
+  for (; at > 0; at--) { /* the file's word: nobody has checked the list */
+    const char *id = json_string_value(json_object_get(json_array_get(list, at - 1), "id"));
+    if (id != NULL && strcmp(id, m->target) == 0) break;
   }
   lqt_status status = LQT_OK;
   if (at == 0) {

@@ -55,6 +55,11 @@ static lqt_status run(lqt_engine *engine, const tokens *text, double limit, lqt_
   double sum = 0;
   for (size_t i = 0; i < text->count && status == LQT_OK; i++) {
     bool last = i + 1 == text->count;
+    if (!last && (uint32_t)text->ids[i + 1] >= lqt_engine_vocab_size(engine)) {
+      status =
+          lqt__fail(diag, LQT_OUT_OF_RANGE, where, "token %zu of the trial has no logit", i + 1);
+      break;
+    }
     double loss = loss_of(lqt_session_logits(session, 0, i), lqt_engine_vocab_size(engine),
                           last ? 0 : text->ids[i + 1]);
     if (isnan(loss)) {

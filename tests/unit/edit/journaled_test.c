@@ -588,6 +588,43 @@ Test(journaled, exchanged_modules) {
   lqt_model_release(model);
 }
 
+/* The list of what is bypassed is the file's word: anything may stand there. */
+Test(journaled, strange_list_of_bypassed_modules) {
+  static const char *const lists[] = {"[{}, 3, {\"id\": 4}, null]", "7", "[{\"id\": \"mlp1\"}]"};
+  lqt_model *tiny = make_model(), *model;
+  char strange[300], text[1 << 15];
+  snprintf(strange, sizeof strange, "%s.strange", path);
+  for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+    lqt__file file = tiny->file;
+    lqt__chunk chunks[4];
+    lqt__writer *writer;
+    lqt_editor *editor;
+    lqt_diag diag = {0};
+    memcpy(chunks, file.chunks, file.chunk_count * sizeof *chunks);
+    for (size_t k = 0; k < file.chunk_count; k++) {
+      if (chunks[k].type != LQT__CHUNK_MODULES) continue;
+      int bytes = snprintf(text, sizeof text, "{\"bypassed\": %s, %.*s", lists[i],
+                           (int)chunks[k].bytes - 1, (const char *)chunks[k].data + 1);
+      cr_assert_lt(bytes, (int)sizeof text);
+      chunks[k].data = (const uint8_t *)text;
+      chunks[k].bytes = (uint32_t)bytes;
+    }
+    file.chunks = chunks;
+    cr_assert_eq(lqt__writer_begin(strange, &file, &writer, &diag), LQT_OK, "%s", diag.what);
+    cr_assert_eq(lqt__writer_finish(writer, NULL, &diag), LQT_OK, "%s", diag.what);
+    cr_assert_eq(lqt_model_open(strange, NULL, &model, &diag), LQT_OK, "%s", diag.what);
+    cr_assert_eq(lqt_editor_create(model, &editor, NULL), LQT_OK);
+    lqt_mutation restore = M(.operation = LQT_EDIT_MODULE_RESTORE, .target = "mlp1");
+    cr_assert_neq(lqt_edit(editor, &restore, NULL, NULL, &diag), LQT_OK);
+    lqt_mutation bypass = M(.operation = LQT_EDIT_MODULE_BYPASS, .target = "mlp1");
+    lqt_status status = lqt_edit(editor, &bypass, NULL, NULL, &diag);
+    cr_assert(i == 1 ? status != LQT_OK : status == LQT_OK, "%zu: %s", i, diag.what);
+    lqt_editor_destroy(editor);
+    lqt_model_release(model);
+  }
+  lqt_model_release(tiny);
+}
+
 Test(journaled, rules) {
   lqt_model *tiny = make_model(), *model;
   char ruled[300];
