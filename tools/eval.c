@@ -182,6 +182,13 @@ static lqt_status evaluate(const eval_args *args, lqt_engine *engine, const int3
   size_t window = args->window < count - 1 ? args->window : count - 1;
   size_t windows = (count - 1) / window;
   if (args->windows > 0 && args->windows < windows) windows = args->windows;
+  const uint32_t context = lqt_engine_context(engine);
+  if (context != 0 && window > context) {
+    return tool_diag(diag, LQT_CONTEXT_FULL, args->paths[0],
+                     "a window of %zu tokens is longer than the model's context; give --window %u "
+                     "or less",
+                     window, context);
+  }
   lqt_status status = check_ids(args, ids, windows * window + 1, vocab, diag);
   if (status != LQT_OK) return status;
   lqt_session_options wanted = {.size = sizeof wanted,

@@ -14,7 +14,9 @@ lqt_status lqt_tokenizer_from_model(const lqt_model *model, lqt_tokenizer **out_
   const void *data;
   size_t bytes;
   if (lqt_model_chunk(model, LQT__CHUNK_VOCABULARY, &data, &bytes) != LQT_OK) {
-    return lqt__fail(diag, LQT_NOT_FOUND, model->path, "the model has no tokenizer");
+    return lqt__fail(diag, LQT_NOT_FOUND, model->path,
+                     "the model has no tokenizer, so it takes token ids only; quantize it from a "
+                     "folder with a tokenizer.json");
   }
   return lqt__tokenizer_from_chunk(data, bytes, out_tokenizer, diag);
 }

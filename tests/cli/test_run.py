@@ -210,8 +210,8 @@ class Eval(TinyCase):
         self.fails(BAD_INPUT, ["none"], "eval", self.model, self.path("none"), "--ids", "-q")
         self.fails(WRONG_USE, ["--window", "'0'"], "eval", self.model, path, "--window", 0)
         long = self.ids([1] * 400)
-        self.fails(BAD_INPUT, ["CONTEXT_FULL"], "eval", self.model, long, "--ids", "--window", 300,
-                   "-q")
+        self.fails(BAD_INPUT, ["--window 128", "CONTEXT_FULL"], "eval", self.model, long, "--ids",
+                   "--window", 300, "-q")
 
     @unittest.skipIf(SLOW, "the whole evaluation is for the optimised build")
     def test_the_embedded_model_is_close_to_the_unquantized_one(self):
