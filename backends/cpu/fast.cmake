@@ -19,7 +19,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   # The int8 tile's sums are begun by the first unit of a part, which GCC cannot see.
   foreach(pair "fast_f32_avx2.c|" "fast_int16_avx2.c|" "fast_f32_avx512.c|" "fast_f32_avx512vbmi.c|-mavx512vbmi"
                "fast_bf16_avx512.c|-mavx512vbmi|-mavx512bf16"
-               "fast_int8_avx512.c|-mavx512vnni|-Wno-maybe-uninitialized")
+               "fast_int8_avx512.c|-mavx512vnni|$<$<C_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
     string(REPLACE "|" ";" pair "${pair}")
     list(GET pair 0 source)
     if(source MATCHES "_avx2[.]c$")
