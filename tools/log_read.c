@@ -147,6 +147,17 @@ static int print_list_json(const char *command, lqt_journal *journal) {
 
 /* ---- Tables ---- */
 
+/* Prints text of a journal, which is anybody's: control characters become '?', so that it can
+ * neither forge lines of the table nor talk to the terminal. (JSON escapes them by itself.) */
+static void put_text(const char *text) {
+  for (const unsigned char *at = (const unsigned char *)text; *at != '\0'; at++) {
+    /* C1 controls are 0xC2 0x80 to 0xC2 0x9F in UTF-8. */
+    bool high = at[0] == 0xC2 && at[1] >= 0x80 && at[1] < 0xA0;
+    putchar(*at < 0x20 || *at == 0x7F || high ? '?' : *at);
+    if (high) at++;
+  }
+}
+
 /* "codebook_entries of codebook 3", the first operation and how many more there are. */
 static lqt_status summary(lqt_journal *journal, size_t index, const lqt_journal_entry_info *info,
                           char *out, size_t size, lqt_diag *diag) {
@@ -192,29 +203,45 @@ static int print_list(const char *command, lqt_journal *journal) {
     if (status == LQT_OK) status = summary(journal, i, &info, what, sizeof what, &diag);
     if (status != LQT_OK) return tool_fail(command, status, &diag);
     time_text(info.timestamp_ns, when);
-    printf("%6" PRIu64 "  %s  %-12s %9s  %s%s%s%s\n", info.revision, when,
-           info.actor != NULL ? info.actor : "-", tool_size_text(info.changed_bytes, size), what,
-           info.is_signed ? "  [signed]" : "", info.reason != NULL ? "  " : "",
-           info.reason != NULL ? info.reason : "");
+    const char *actor = info.actor != NULL ? info.actor : "-";
+    printf("%6" PRIu64 "  %s  ", info.revision, when);
+    put_text(actor);
+    int padding = strlen(actor) < 12 ? 12 - (int)strlen(actor) : 0;
+    printf("%*s %9s  ", padding, "", tool_size_text(info.changed_bytes, size));
+    put_text(what);
+    if (info.is_signed) fputs("  [signed]", stdout);
+    if (info.reason != NULL) {
+      fputs("  ", stdout);
+      put_text(info.reason);
+    }
+    putchar('\n');
   }
   return TOOL_DONE;
 }
 
 static void print_operation(const lqt_journal_operation_info *info) {
   printf("  operation %s", operation_name(info->operation));
-  if (info->target != NULL) printf(" %s", info->target);
+  if (info->target != NULL) {
+    putchar(' ');
+    put_text(info->target);
+  }
   if (info->target_id != LQT_ID_NONE) printf(" %u", info->target_id);
   if (info->file != NULL) {
     char digest[65];
     hex(info->file_sha256, 32, digest);
-    printf(" from %s (SHA-256 %s)", info->file, digest);
+    fputs(" from ", stdout);
+    put_text(info->file);
+    printf(" (SHA-256 %s)", digest);
   }
   printf(", %zu bytes\n", info->payload_bytes);
 }
 
 static void print_change(const lqt_journal_change_info *info) {
   printf("  change    %s of %s", info->kind, info->what);
-  if (info->name != NULL) printf(" %s", info->name);
+  if (info->name != NULL) {
+    putchar(' ');
+    put_text(info->name);
+  }
   if (info->id != LQT_ID_NONE) printf(" %u", info->id);
   if (!info->has_old) {
     printf(": created, %" PRIu64 " bytes\n", info->new_bytes);
@@ -238,8 +265,14 @@ static int print_entry(const char *command, lqt_journal *journal, size_t index) 
   printf("revision %" PRIu64 "\n  time      %s\n  hash      %s\n", info.revision, when, text);
   hex(info.key, 32, text);
   printf("  signed    %s\n", info.is_signed ? text : "no");
-  printf("  actor     %s (user %u)\n", info.actor != NULL ? info.actor : "-", info.user);
-  if (info.reason != NULL) printf("  reason    %s\n", info.reason);
+  fputs("  actor     ", stdout);
+  put_text(info.actor != NULL ? info.actor : "-");
+  printf(" (user %u)\n", info.user);
+  if (info.reason != NULL) {
+    fputs("  reason    ", stdout);
+    put_text(info.reason);
+    putchar('\n');
+  }
   for (size_t i = 0; i < FLAG_COUNT; i++) {
     if ((info.flags & flag_names[i].flag) != 0) printf("  flag      %s\n", flag_names[i].name);
   }

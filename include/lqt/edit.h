@@ -211,8 +211,8 @@ LQT_API LQT_NODISCARD lqt_status lqt_transaction_validate(lqt_transaction *trans
  * fine as long as they touched other bytes. options may be NULL. Errors: LQT_CONFLICT,
  * LQT_VALIDATION_FAILED (the trial), LQT_NOT_FINITE (the trial), LQT_IO and other errors of the
  * journal, LQT_DEVICE_*, LQT_OUT_OF_MEMORY: nothing has changed then. LQT_DEVICE_LOST with
- * *out_revision set: it is committed, and an engine that could not follow has to be created again.
- */
+ * *out_revision set: it is committed, and an engine that could not follow has to be created again:
+ * its steps answer LQT_DEVICE_LOST, and later edits pass it over. */
 LQT_API LQT_NODISCARD lqt_status lqt_transaction_commit(lqt_transaction *transaction,
                                                         const lqt_commit_options *options,
                                                         uint64_t *out_revision, lqt_diag *diag);

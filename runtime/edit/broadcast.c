@@ -304,6 +304,7 @@ static bool can_undo(lqt_engine *engine, uint64_t revision) {
 static lqt_status stage_engine(lqt__broadcast *b, size_t at, const patches *p,
                                const lqt__change *changes, size_t count, lqt_diag *diag) {
   lqt_engine *engine = b->engines[at];
+  if (atomic_load(&engine->lost)) return LQT_OK; /* it stays where it is, and runs no more */
   if (can_undo(engine, b->undone)) {
     b->undo[at] = true;
     return LQT_OK;
@@ -348,11 +349,13 @@ lqt_status lqt__broadcast_stage(lqt_engine **engines, size_t count, lqt__overlay
 lqt_status lqt__broadcast_flip(lqt__broadcast *b, uint64_t revision, lqt_diag *diag) {
   lqt_status first = LQT_OK;
   for (size_t i = 0; i < b->count; i++) {
+    if (b->staged[i] == NULL && !b->undo[i]) continue; /* lost before */
     lqt_diag finding = {0};
     lqt_status status = b->undo[i]
                             ? lqt__engine_unflip(b->engines[i], b->undone, revision, &finding)
                             : lqt__engine_flip(b->engines[i], b->staged[i], revision, &finding);
     b->staged[i] = NULL;
+    if (status != LQT_OK) atomic_store(&b->engines[i]->lost, true);
     if (status == LQT_OK || first != LQT_OK) continue;
     first = lqt__fail(diag, LQT_DEVICE_LOST, where,
                       "the edit is committed, and an engine could not follow: %s; create it again",

@@ -164,6 +164,10 @@ static lqt_status stage_state(lqt_editor *editor, lqt_engine *engine, lqt__engin
 
 /* Takes the engine, unless another editor has it, so that nobody else edits it meanwhile. */
 static lqt_status claim(lqt_editor *editor, lqt_engine *engine, lqt_diag *diag) {
+  if (atomic_load(&engine->lost)) {
+    return lqt__fail(diag, LQT_DEVICE_LOST, where,
+                     "an edit did not reach the engine before: create it again");
+  }
   lqt__gate_enter(engine->gate);
   bool taken = engine->owner != NULL;
   if (!taken) engine->owner = editor;

@@ -32,6 +32,8 @@ struct lqt_engine {
   uint32_t vocab_size, context;
   _Atomic uint64_t revision; /* written while holding the gate */
   const void *owner;         /* who may patch the weights; guarded by the gate */
+  _Atomic bool
+      lost; /* a committed edit did not reach it: no step runs any more; set holding the gate */
   /* Guarded by the gate. */
   uint64_t plan_version;    /* one more whenever plan and weights were exchanged */
   lqt__engine_staged *undo; /* what was flipped and can be flipped back, newest first */

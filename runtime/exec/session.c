@@ -444,6 +444,10 @@ static double now(void) {
 /* The gate is held: plan, weights and revision stay what they are. */
 static lqt_status step(lqt_session *s, const lqt_step_input *inputs, size_t count,
                        lqt_step_result *result, lqt_diag *diag) {
+  if (atomic_load(&s->engine->lost)) {
+    return lqt__fail(diag, LQT_DEVICE_LOST, where,
+                     "an edit that is committed did not reach this engine: create it again");
+  }
   result->revision = lqt_engine_revision(s->engine);
   LQT__TRY(lqt__session_catch_up(s, result, diag));
   LQT__TRY(check_inputs(s, inputs, count, diag));

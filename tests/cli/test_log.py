@@ -37,6 +37,16 @@ class Log(Case):
         self.fails(BAD_INPUT, ["no edits"], "log", self.model, "rollback", 0)
         self.assertEqual(self.files(), ["model.lqt"])
 
+    def test_control_characters_stay_out_of_the_table(self):
+        self.edit("0.25", "--actor", "a\nb", "--reason", "x\x1b[2Jy\u009bz")
+        for arguments in ((), ("show", 1)):
+            out = self.log(*arguments).out.decode()
+            self.assertIn("a?b", out)
+            self.assertIn("x?[2Jy?z", out)
+            self.assertNotIn("\x1b", out)
+        self.assertEqual(len(self.log().out.splitlines()), 1)
+        self.assertEqual(self.log("--json").json()[0]["actor"], "a\nb")
+
     def test_list_show_and_export(self):
         self.edit("0.25", "--actor", "ada", "--reason", "half")
         self.edit("0.5")

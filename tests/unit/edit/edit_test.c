@@ -9,6 +9,7 @@
 #include "base/half.h"
 #include "base/random.h"
 #include "io/file.h"
+#include "lqt/live.h"
 #include "unit/exec/fixture.h"
 
 enum { VOCAB = 67, COUNT = 20 };
@@ -302,6 +303,41 @@ Test(edit, a_failed_save_leaves_the_file) {
     }
   }
   lqt__free(before);
+  lqt_editor_destroy(editor);
+  fixture_close(&f);
+}
+
+/* Between the commit and its flip the undo's bytes go: the engine cannot follow. */
+static void drop_undo(void *engine, const lqt_event *event) {
+  if (event->kind == LQT_EVENT_COMMITTED) lqt_engine_set_undo(engine, 0, 0);
+}
+
+Test(edit, an_engine_that_could_not_follow_runs_no_more) {
+  fixture f;
+  open_quantized(&f);
+  lqt_session *session = fixture_session(&f, 1, 0, 0);
+  (void)fixture_sequence(session);
+  lqt_editor *editor = edit(&f);
+  cr_assert_eq(lqt_editor_attach(editor, f.engine, NULL), LQT_OK);
+  set(editor, TINY_SHARED, 1, 1.5f);
+  lqt_editor_set_events(editor, drop_undo, f.engine);
+  cr_assert_eq(lqt_edit_undo(editor, NULL, NULL), LQT_DEVICE_LOST);
+  lqt_editor_set_events(editor, NULL, NULL);
+  cr_assert_eq(lqt_editor_revision(editor), 2);
+  cr_assert_eq(lqt_engine_revision(f.engine), 1);
+  int32_t token = 1;
+  lqt_step_input input = {0, LQT_LOGITS_LAST, &token, 1};
+  lqt_diag diag = {0};
+  cr_assert_eq(lqt_session_step(session, &input, 1, NULL, &diag), LQT_DEVICE_LOST);
+  cr_assert_not_null(strstr(diag.what, "create it again"));
+  /* Later edits pass it over, and it does not come back by them. */
+  cr_assert_eq(set(editor, TINY_SHARED, 2, 0.5f), 3);
+  cr_assert_eq(lqt_edit_undo(editor, NULL, NULL), LQT_OK);
+  cr_assert_eq(lqt_engine_revision(f.engine), 1);
+  cr_assert_eq(lqt_session_step(session, &input, 1, NULL, NULL), LQT_DEVICE_LOST);
+  lqt_editor_detach(editor, f.engine);
+  cr_assert_eq(lqt_editor_attach(editor, f.engine, NULL), LQT_DEVICE_LOST);
+  lqt_session_destroy(session);
   lqt_editor_destroy(editor);
   fixture_close(&f);
 }
